@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from runbook_lib.errors import Unproven
+
 
 class Outcome(Enum):
     """What a check found out."""
@@ -54,3 +56,40 @@ class Finding:
     def __str__(self) -> str:
         """Return the finding as one line, ``check subject: says``."""
         return f"{self.check} {self.subject}: {self.says}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question that was asked, and everything that speaks against it."""
+
+    question: str
+    """What was asked, as a statement that holds or does not: ``row counts match``."""
+    where: str
+    """What it was asked of."""
+    looked_at: str
+    """What was looked at to answer it: ``23 tables, 214271 rows``."""
+    findings: tuple[Finding, ...] = ()
+    """What was found, faults and what could not be checked; nothing where it holds."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """Proven, failed or unproven."""
+        return Outcome.worst([finding.outcome for finding in self.findings] or [Outcome.PROVEN])
+
+    def holds(self) -> bool:
+        """Return whether it was checked and holds; raise `Unproven` if that could not be checked."""
+        if self.outcome is Outcome.UNPROVEN:
+            raise Unproven(
+                self.question, where=self.where, why=self._listed(), remedy=next(f.remedy for f in self.findings)
+            )
+        return self.outcome is Outcome.PROVEN
+
+    def explain(self) -> str:
+        """Return what was asked, what was looked at and every finding, a line each."""
+        return f"{self.question}: {self.outcome.value} of {self.where} ({self.looked_at})\n{self._listed()}"
+
+    def _listed(self, at_most: int = 25) -> str:
+        lines = [f"  {finding}" for finding in self.findings[:at_most]]
+        if len(self.findings) > at_most:
+            lines.append(f"  ... and {len(self.findings) - at_most} more")
+        return "\n".join(lines)

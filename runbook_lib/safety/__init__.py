@@ -1,0 +1,1 @@
+"""Is this the target that was named, and may it be changed?"""

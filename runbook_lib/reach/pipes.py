@@ -1,0 +1,78 @@
+"""A program whose output is consumed while it runs.
+
+The danger of a pipe is its end: a program that dies half way ends its output exactly as one that is done. So whoever
+consumes the output must ask, after the last byte and before believing any, whether the program says it succeeded.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+from runbook_lib.errors import ToolFailed, ToolMissing
+from runbook_lib.reach.programs import tail
+
+_END_SECONDS = 30
+"""How long a program may take to exit after it has closed its output."""
+
+
+@dataclass(frozen=True)
+class Producer:
+    """A running program."""
+
+    output: BinaryIO
+    """Its standard output, to be read to the end."""
+    sought: str
+    """What it is run for, as the object of a sentence."""
+    _process: subprocess.Popen[bytes]
+    _errors: IO[bytes]
+
+    def must_have_succeeded(self, remedy: str) -> str:
+        """Wait for its exit and return what it wrote as remarks; raise `ToolFailed` if it failed."""
+        name = Path(cast("Sequence[str]", self._process.args)[0]).name
+        try:
+            status = self._process.wait(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired as hung:
+            why = f"it closed its output and did not exit within {_END_SECONDS} s"
+            raise ToolFailed(self.sought, where=name, why=why, remedy=remedy) from hung
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace")
+        if status != 0:
+            why = f"{'exit code' if status > 0 else 'signal'} {abs(status)}: {tail(said) or 'it said nothing'}"
+            raise ToolFailed(self.sought, where=name, why=why, remedy=remedy)
+        return said
+
+
+@contextmanager
+def producing(argv: Sequence[str | Path], *, sought: str, env: Mapping[str, str]) -> Iterator[Producer]:
+    """Start a program and hand out its output; it is killed if it still runs at the end of the block.
+
+    :param env: added to our own environment, out of which cloud credentials are taken
+    """
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    arguments = [os.fspath(argument) for argument in argv]
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**surroundings, "LC_ALL": "C", **env},
+                start_new_session=True,  # Ctrl-C is ours to handle: it must not look like a program that failed
+            )
+        except OSError as failed:
+            remedy = "install it, or give its folder"
+            raise ToolMissing(sought, where=arguments[0], why=str(failed.strerror), remedy=remedy) from failed
+        with process:
+            try:
+                yield Producer(cast("BinaryIO", process.stdout), sought, process, errors)
+            finally:
+                if process.poll() is None:
+                    process.kill()
