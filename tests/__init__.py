@@ -1,0 +1,1 @@
+"""Proofs of runbook_lib: every detector in both directions."""

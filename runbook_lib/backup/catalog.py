@@ -158,6 +158,10 @@ class Archive:
         """Return last night's backup: the newest, which must be as new as the schedule demands."""
         return self.newest(since=schedule.last_due(now))
 
+    def read_again(self, backup: Backup) -> Backup:
+        """Read a backup's manifest from the bucket, as somebody else would find it."""
+        return self._with_manifest(backup.dump, backup.dump.key.removesuffix(DUMP_SUFFIX) + MANIFEST_SUFFIX)
+
     def globals_of(self, backup: Backup) -> bytes | None:
         """Return roles and tablespaces as SQL, with the digest the manifest names; None where there are none."""
         artefact = backup.manifest.globals if backup.manifest else None

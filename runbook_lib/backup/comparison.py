@@ -208,9 +208,12 @@ def _stands(position: SequencePosition) -> str:
 def _catalog(manifest: Manifest, found: Inventory, reparsed: Reparsed) -> Iterator[Finding]:
     unsettled = {(each.kind, each.name): each for each in manifest.changed_meanwhile}
     bootstrap = {each.name for held in (manifest.inventory, found) for each in held.definitions if _is_bootstrap(each)}
+    open_references = {("constraint", name) for name in manifest.open_references}
     for difference in differences(_comparable(manifest.inventory, bootstrap), _comparable(found, bootstrap)):
         if difference.expected is not None and difference.found is not None and reparsed(difference):
             continue
+        if difference.found is None and (difference.kind, difference.name) in open_references:
+            continue  # the manifest says itself that this backup cannot bring it back alone
         check = f"catalog.{difference.kind.replace(' ', '_')}"
         if (difference.kind, difference.name) in unsettled:
             yield Finding(

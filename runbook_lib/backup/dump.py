@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runbook_lib.backup import inventory
+from runbook_lib.backup import inventory, properties
 from runbook_lib.backup.catalog import DUMP_SUFFIX, GLOBALS_SUFFIX, MANIFEST_SUFFIX, MARK, Archive, Backup
 from runbook_lib.backup.content import Table
 from runbook_lib.backup.definitions import Definition, definitions, differences
@@ -23,7 +23,7 @@ from runbook_lib.backup.inventory import Inventory
 from runbook_lib.backup.manifest import FORMAT, Artefact, DatabaseIdentity, Manifest
 from runbook_lib.backup.snapshot import Snapshot, exported
 from runbook_lib.errors import NotFound, ToolFailed
-from runbook_lib.outcome import Finding
+from runbook_lib.outcome import Check, Finding
 from runbook_lib.phases import Phase, Progress, Stopwatch, Watcher, nobody
 from runbook_lib.reach import binaries, postgres, programs
 from runbook_lib.reach.binaries import PostgresTools
@@ -79,7 +79,7 @@ def take(
         identity = identify(holder)
         tools = tools or binaries.find(identity.major)
         compression = compression or default_compression(tools)
-        excluded = _without_rows(holder, tables)
+        chosen = _chosen(holder, tables)
         key = archive.key(kind, snapshot.taken_at)
         written: list[str] = []
         try:
@@ -90,7 +90,8 @@ def take(
                     key + DUMP_SUFFIX,
                     tools=tools,
                     compression=compression,
-                    excluded=excluded,
+                    chosen=chosen,
+                    excluded=_all_but(holder, chosen),
                     identity=identity,
                     workers=workers,
                     watch=watch,
@@ -104,6 +105,7 @@ def take(
             manifest = Manifest(
                 format=FORMAT,
                 database=identity,
+                properties=properties.read(holder),
                 taken_at=snapshot.taken_at,
                 lsn=snapshot.lsn,
                 tools={"pg_dump": tools.version, "pg_dump from": tools.source},
@@ -111,6 +113,7 @@ def take(
                 dump=_artefact(dump),
                 globals=roles,
                 tables=tuple(tables),
+                open_references=tuple(_open_references(holder, chosen)),
                 inventory=held,
                 sequences_after=sequences_after,
                 changed_meanwhile=changed,
@@ -142,6 +145,12 @@ def source_findings(session: Session) -> Iterator[Finding]:
         )
 
 
+def source_is_dumped_whole(backup: Backup) -> Check:
+    """Say whether the source had anything that no dump carries, as the manifest noted when it was taken."""
+    findings = backup.manifest.source_findings if backup.manifest else ()
+    return Check("the source hides nothing from its dump", backup.dump.url, "indexes", findings)
+
+
 def default_compression(tools: PostgresTools) -> str:
     """Return the compression a dump is made with where nobody chose one."""
     return "zstd:3" if tools.supports("zstd") else "gzip:1"
@@ -154,6 +163,7 @@ def _dump_and_inventory(
     *,
     tools: PostgresTools,
     compression: str,
+    chosen: frozenset[str],
     excluded: Sequence[str],
     identity: DatabaseIdentity,
     workers: int,
@@ -170,7 +180,7 @@ def _dump_and_inventory(
             yield session
 
     def kept(table: Table) -> bool:
-        return table.qualified not in excluded
+        return not chosen or table.qualified in chosen
 
     def told(done: int) -> None:
         watch(Progress("dump", done, None, "bytes", f"of a database of {identity.bytes / 1e6:.0f} MB"))
@@ -248,11 +258,9 @@ def _changed(before: Sequence[Definition], after: Sequence[Definition]) -> tuple
     return tuple(Definition(each.kind, each.name, each.found or "(removed)") for each in differences(before, after))
 
 
-def _without_rows(session: Session, tables: Sequence[str]) -> list[str]:
-    """Return the tables whose rows to leave out, so that those asked for and their partitions are kept."""
-    if not tables:
-        return []
-    kept: set[str] = set()
+def _chosen(session: Session, tables: Sequence[str]) -> frozenset[str]:
+    """Return the tables that names mean, with all their partitions, as PostgreSQL writes them."""
+    chosen: set[str] = set()
     for name in tables:
         found = session.rows(postgres.load_sql(__package__, "table_with_partitions"), name)
         if not found:
@@ -262,6 +270,16 @@ def _without_rows(session: Session, tables: Sequence[str]) -> list[str]:
                 why="there is no such table in the schemas that the name can mean",
                 remedy="write it with its schema, as \\d lists it: public.training_clients",
             )
-        kept |= {row["name"] for row in found}
-    everything = [row["name"] for row in session.rows(postgres.load_sql(__package__, "tables_with_rows"))]
-    return [name for name in everything if name not in kept]
+        chosen |= {row["name"] for row in found}
+    return frozenset(chosen)
+
+
+def _all_but(session: Session, chosen: frozenset[str]) -> list[str]:
+    everything = session.rows(postgres.load_sql(__package__, "tables_with_rows")) if chosen else []
+    return [row["name"] for row in everything if row["name"] not in chosen]
+
+
+def _open_references(session: Session, chosen: frozenset[str]) -> Iterator[str]:
+    for row in session.rows(postgres.load_sql(__package__, "foreign_keys")) if chosen else []:
+        if row["from_table"] in chosen and row["to_table"] not in chosen:
+            yield row["name"]

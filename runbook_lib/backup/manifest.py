@@ -17,6 +17,7 @@ import pydantic
 
 from runbook_lib.backup.definitions import Definition
 from runbook_lib.backup.inventory import Inventory, SequencePosition
+from runbook_lib.backup.properties import DatabaseProperties
 from runbook_lib.errors import DamagedArtefact
 from runbook_lib.outcome import Finding
 
@@ -73,6 +74,8 @@ class Manifest:
     """The version of this form, see `FORMAT`."""
     database: DatabaseIdentity
     """Which database it was."""
+    properties: DatabaseProperties
+    """What belongs to the database itself, and is in no dump of what is in it."""
     taken_at: datetime
     """The server's clock when the snapshot was taken, in UTC."""
     lsn: str
@@ -87,6 +90,9 @@ class Manifest:
     """Roles and tablespaces, which no dump of a database holds; None where the role may not read them."""
     tables: tuple[str, ...]
     """The tables that were asked for, as pg_dump patterns; empty for the whole database."""
+    open_references: tuple[str, ...]
+    """Foreign keys, as ``schema.table constraint``, from a table whose rows were kept to one whose rows were not: they
+    cannot be restored from this backup alone."""
     inventory: Inventory
     """Everything it holds, in the dump's snapshot."""
     sequences_after: tuple[SequencePosition, ...]

@@ -1,0 +1,1 @@
+"""How to get there: one module a system, each the only importer of its driver."""

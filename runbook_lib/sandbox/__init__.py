@@ -1,0 +1,1 @@
+"""The real thing on one machine, handed out as an ordinary profile."""

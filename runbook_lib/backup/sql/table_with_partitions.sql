@@ -1,5 +1,6 @@
 -- A table by the name people type, with every partition below it. Without a schema, public is meant first.
-SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name
+-- Takes the name as a parameter, so that every other percent sign is doubled.
+SELECT pg_catalog.format('%%I.%%I', n.nspname, c.relname) AS name
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p')
    AND c.oid IN (SELECT coalesce(t.relid, r.oid)

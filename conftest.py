@@ -1,0 +1,54 @@
+"""The front door: what can be asked for, what it acts on, and where the sentences are defined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from runbook_lib.environment import Environment
+from runbook_lib.evidence.environment import describe_environment
+from runbook_lib.sandbox.sandbox import Sandbox
+from runbook_lib.settings import load
+
+pytest_plugins = [
+    "runbook_lib.gherkin.feature_files",
+    "runbook_lib.evidence.plugin",
+    "steps.backup",
+]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that say what a run acts on."""
+    group = parser.getgroup("runbook")
+    group.addoption(
+        "--env", default="sandbox", metavar="NAME", help="the environment: sandbox, or a profile's name or path"
+    )
+    group.addoption("--scale", type=float, default=1.0, help="size of the sandbox's database; 1 is about 90 MB")
+    group.addoption("--seed", type=int, default=1, help="which of the sandbox's databases")
+    group.addoption("--major", type=int, default=17, help="the sandbox's PostgreSQL, 14 to 18")
+    group.addoption("--database", type=Path, metavar="FILE", help="an SQL file or a dump to drill in the sandbox")
+    group.addoption("--pg-bin", type=Path, metavar="DIR", help="where PostgreSQL's programs are")
+
+
+@pytest.fixture(scope="session")
+def environment(pytestconfig: pytest.Config) -> Iterator[Environment]:
+    """What the run acts on."""
+    option = pytestconfig.option
+    with ExitStack() as stack:
+        if option.env == "sandbox":
+            sandbox = Sandbox.up(
+                major=option.major,
+                scale=option.scale,
+                seed=option.seed,
+                database=option.database,
+                tools_directory=option.pg_bin,
+            )
+            settings = stack.enter_context(sandbox).settings
+        else:
+            settings = load(option.env)
+        reached = Environment.of(settings, tools_directory=option.pg_bin)
+        describe_environment(pytestconfig, reached.describe())
+        yield reached

@@ -1,0 +1,175 @@
+"""What a dump file says of itself, and what pg_restore says of it.
+
+The header of pg_dump's custom format names the database, the server it came from and the program that wrote it, long
+before anything is restored. ``pg_restore --list`` reads no more than that and is therefore no test of a dump: it
+accepts every truncation of one.
+
+The form is that of PostgreSQL's src/bin/pg_dump/pg_backup_archiver.c, ReadHead().
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from runbook_lib.errors import DamagedArtefact, Unproven
+from runbook_lib.outcome import Finding, Outcome
+from runbook_lib.reach import programs
+from runbook_lib.reach.server import PostgresServer
+
+_MAGIC = b"PGDMP"
+_FORMATS = {1: "custom", 3: "tar", 5: "directory"}
+_LONGEST_TEXT = 10_000
+_COMPRESSION_AS_BYTE = (1, 15)
+"""From this archive version on (PostgreSQL 16) the kind of compression is one byte; before it was a level."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The beginning of a dump in custom format."""
+
+    database: str
+    """The database it was taken of."""
+    server_version: str
+    """The version of that server, such as ``17.11``."""
+    tool_version: str
+    """The version of the pg_dump that wrote it."""
+
+    @property
+    def major(self) -> int:
+        """The major version of the server it was taken of."""
+        return int(re.match(r"\d+", self.server_version)[0])  # type: ignore[index]
+
+
+def read_header(dump: Path, *, where: str) -> Header:
+    """Read a dump's header.
+
+    :param where: the dump's address, for the error
+
+    Raise `DamagedArtefact` if it is none of pg_dump's archives, or ends within its header; `Unproven` for plain SQL.
+    """
+    with dump.open("rb") as file:
+        beginning = file.read(64)
+        file.seek(0)
+        if not beginning:
+            raise _damaged(where, "it is empty: 0 bytes")
+        if not beginning.startswith(_MAGIC):
+            if b"PostgreSQL database" in beginning or beginning.lstrip().startswith((b"--", b"SET ", b"CREATE ")):
+                raise Unproven(
+                    "to restore a dump in pg_dump's custom format",
+                    where=where,
+                    why="it is plain SQL: nothing tells a whole one from one that was cut short, and to restore it is "
+                    "to run it as a script",
+                    remedy="dump with pg_dump --format=custom",
+                )
+            raise _damaged(where, f"it begins with {beginning[:8]!r} instead of {_MAGIC!r}")
+        try:
+            return _header(file)
+        except (EOFError, ValueError, TypeError) as short:
+            raise _damaged(where, f"its header cannot be read: {short}") from short
+
+
+def _header(file: BinaryIO) -> Header:
+    file.seek(len(_MAGIC))
+    major, minor, _revision, int_bytes, _offset_bytes, form = _take(file, 6)
+    if form not in _FORMATS or not 1 <= int_bytes <= 8:
+        msg = f"format {form}, integers of {int_bytes} bytes"
+        raise ValueError(msg)
+    if (major, minor) >= _COMPRESSION_AS_BYTE:
+        _take(file, 1)
+    else:
+        _int(file, int_bytes)
+    for _ in range(7):  # the moment it was written, in local time
+        _int(file, int_bytes)
+    header = Header(_text(file, int_bytes), _text(file, int_bytes), _text(file, int_bytes))
+    if not re.match(r"\d+", header.server_version):
+        msg = f"server version {header.server_version!r}"
+        raise ValueError(msg)
+    return header
+
+
+def _take(file: BinaryIO, size: int) -> bytes:
+    taken = file.read(size)
+    if len(taken) != size:
+        msg = "it ends there"
+        raise EOFError(msg)
+    return taken
+
+
+def _int(file: BinaryIO, size: int) -> int:
+    sign = _take(file, 1)[0]
+    value = int.from_bytes(_take(file, size), "little")
+    return -value if sign else value
+
+
+def _text(file: BinaryIO, int_bytes: int) -> str:
+    length = _int(file, int_bytes)
+    if not 0 <= length <= _LONGEST_TEXT:
+        msg = f"a text of {length} bytes"
+        raise ValueError(msg)
+    return _take(file, length).decode(errors="replace")
+
+
+def _damaged(where: str, why: str) -> DamagedArtefact:
+    remedy = "do not rely on it; take the next older proven backup, and find out what wrote these bytes"
+    return DamagedArtefact("a dump of PostgreSQL", where=where, why=why, remedy=remedy)
+
+
+def table_of_contents_without(dump: Path, foreign_keys: Collection[str], server: PostgresServer) -> Path:
+    """Write the dump's table of contents without some foreign keys, for ``pg_restore --use-list``.
+
+    :param foreign_keys: as ``schema.table constraint``
+
+    ``pg_restore --list`` writes an entry as ``4242; 2606 16999 FK CONSTRAINT schema table constraint owner``.
+    """
+    listed = programs.run(
+        [server.tools.program("pg_restore"), "--list", dump],
+        sought="the dump's table of contents",
+        timeout_seconds=300,
+        workspace=server.workspace,
+    ).must("look at the dump: pg_restore cannot list it")
+    unwanted = {name.replace(".", " ", 1).replace('"', "") for name in foreign_keys}
+    kept = [
+        line
+        for line in listed.stdout.splitlines()
+        if not (match := re.match(r"\d+; \d+ \d+ FK CONSTRAINT (.*) \S+$", line)) or match[1] not in unwanted
+    ]
+    path = dump.with_suffix(".list")
+    path.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    server.workspace.give(path)
+    return path
+
+
+_LACKS = re.compile(
+    r'role "[^"]*" does not exist'
+    r'|extension "[^"]*" is not available|could not open extension control file|required extension "[^"]*"'
+    r"|could not access file|unrecognized configuration parameter|unsupported XML feature|ICU is not supported"
+    r'|tablespace "[^"]*" does not exist|could not load library|compression method \S+ not supported'
+)
+"""What a server says when it lacks something that the dump takes for granted: no fault of the dump."""
+
+
+def complaints(said: str) -> Iterator[Finding]:
+    """Turn what pg_restore wrote into findings: every error and warning, with the object it was about.
+
+    An error for something that the target alone lacks leaves the backup unproven; any other is a failure.
+    """
+    subject = ""
+    for line in said.splitlines():
+        if about := re.match(r"pg_restore: from TOC entry \d+; \d+ \d+ (.*)", line):
+            subject = about[1]
+        elif error := re.match(r"pg_restore: (?:error|warning): (.*)", line):
+            says = error[1].removeprefix("could not execute query: ")
+            if says.startswith("errors ignored on restore"):
+                continue
+            lacks = bool(_LACKS.search(says))
+            yield Finding(
+                "restore.target_lacks" if lacks else "restore.error",
+                subject or "pg_restore",
+                says,
+                Outcome.UNPROVEN if lacks else Outcome.FAILED,
+                "give the drill's machine what the source has, and run the drill again" if lacks else "",
+            )

@@ -1,0 +1,186 @@
+"""The real thing on one machine.
+
+A private PostgreSQL server with a database like TenSafe's, or any other; a private S3 server with a history of
+backups in it; and the profile that describes the two. Whoever gets the profile cannot tell it from production's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from runbook_lib.backup import dump
+from runbook_lib.backup.catalog import DUMP_SUFFIX, MANIFEST_SUFFIX, MARK, Archive
+from runbook_lib.backup.manifest import Artefact
+from runbook_lib.phases import Phase, Stopwatch
+from runbook_lib.reach import binaries, postgres
+from runbook_lib.reach.objects import Bucket
+from runbook_lib.reach.server import FAST, PostgresServer
+from runbook_lib.reach.workspace import Workspace
+from runbook_lib.safety.permit import Permit
+from runbook_lib.sandbox import loading
+from runbook_lib.sandbox.object_store import ObjectStore
+from runbook_lib.sandbox.tensafe.build import build
+from runbook_lib.settings import Backups, Changes, Database, Restore, Settings
+from runbook_lib.waiting import wait_for
+
+DEFAULT_MAJOR = 17
+BUCKET = "tensafe-backups"
+_DATABASE = "tensafe"
+_HISTORY_DAYS = 30
+_ARCHIVED_WITHIN_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A sandbox that is up."""
+
+    settings: Settings
+    """The profile that describes it."""
+    server: PostgresServer
+    """The PostgreSQL server, for tests that break something in it."""
+    store: ObjectStore
+    """The S3 server, likewise."""
+    phases: tuple[Phase, ...]
+    """What its start was spent on."""
+
+    @classmethod
+    @contextmanager
+    def up(
+        cls,
+        *,
+        major: int = DEFAULT_MAJOR,
+        scale: float = 1.0,
+        seed: int = 1,
+        database: Path | None = None,
+        tools_directory: Path | None = None,
+    ) -> Iterator[Sandbox]:
+        """Build a sandbox, and take it down at the end of the block, whatever happens in it.
+
+        :param scale: the size of the TenSafe-like database; 1 is about 90 MB
+        :param database: an SQL file or a dump to drill instead of it
+        :param tools_directory: where PostgreSQL's programs are; by default they are looked for
+
+        While it is up, the AWS chain of this process holds the sandbox's credentials and no others.
+        """
+        stopwatch = Stopwatch()
+        with Workspace.open() as workspace:
+            with stopwatch.phase("servers"):
+                tools = binaries.find(major, directory=tools_directory)
+                server = PostgresServer.start(workspace, tools, name="primary", settings=_primary(workspace))
+                store = ObjectStore.start(workspace)
+            try:
+                with _aws_chain(store):
+                    bucket = _bucket(store)
+                    archive = Archive(bucket)
+                    settings = _settings(server, store, audit_log=database is None)
+                    with stopwatch.phase("database"):
+                        with postgres.session(server.dsn(), read_only=False) as session:
+                            session.execute(f"CREATE DATABASE {_DATABASE}")
+                        if database is None:
+                            build(settings.database.dsn, scale=scale, seed=seed)
+                        else:
+                            loading.load(settings.database.dsn, database, tools=tools, workspace=workspace)
+                    with stopwatch.phase("backups"):
+                        _take_backups(server, archive, settings)
+                    yield cls(settings, server, store, stopwatch.phases)
+            finally:
+                server.stop()
+                store.stop()
+
+
+def _primary(workspace: Workspace) -> Mapping[str, str]:
+    """A primary, fast because nothing of it must outlive the sandbox, but with WAL, an archive and statistics."""
+    archive = workspace.folder("wal_archive")
+    return {
+        **FAST,
+        "wal_level": "replica",
+        "max_wal_senders": "5",
+        "autovacuum": "on",
+        "archive_mode": "on",
+        "archive_command": f"test ! -f {archive}/%f && cp %p {archive}/%f",
+        "archive_timeout": "60s",
+    }
+
+
+@contextmanager
+def _aws_chain(store: ObjectStore) -> Iterator[None]:
+    """Put the sandbox's credentials where the AWS chain looks first, and keep it from finding anybody's real ones."""
+    ours = {
+        "AWS_ACCESS_KEY_ID": store.access_key,
+        "AWS_SECRET_ACCESS_KEY": store.secret_key,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    for name in before:
+        del os.environ[name]
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+
+
+def _bucket(store: ObjectStore) -> Bucket:
+    bucket = Bucket(BUCKET, endpoint_url=store.endpoint_url, region=store.region)
+    bucket.client.create_bucket(Bucket=BUCKET)
+    bucket.client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    return bucket
+
+
+def _settings(server: PostgresServer, store: ObjectStore, *, audit_log: bool) -> Settings:
+    dsn = server.dsn(_DATABASE)
+    with postgres.session(server.dsn()) as session:
+        identifier = session.server().system_identifier
+    return Settings(
+        name="sandbox",
+        database=Database(dsn=dsn, system_identifier=identifier, audit_log=audit_log),
+        backups=Backups(bucket=BUCKET, endpoint_url=store.endpoint_url, region=store.region),
+        restore=Restore(),
+        changes=Changes(granted=True),
+    )
+
+
+def _take_backups(server: PostgresServer, archive: Archive, settings: Settings) -> None:
+    """Take last night's backup, and lay a month of older ones below it.
+
+    The older ones are copies of one small backup of an empty database under earlier dates: a month cannot be waited
+    for, and what is proven of the history is that it has no hole, not what it holds.
+    """
+    permit = Permit("sandbox", granted=True, reason="the sandbox lays out its own history")
+    with postgres.session(server.dsn(), read_only=False) as session:
+        session.execute("CREATE DATABASE before_the_first_night")
+    past = dump.take(server.dsn("before_the_first_night"), archive, permit=permit, kind="history").backup
+    with postgres.session(server.dsn(), read_only=False) as session:
+        session.execute("DROP DATABASE before_the_first_night")
+    assert past.manifest is not None
+    for days in range(1, _HISTORY_DAYS + 1):
+        taken_at = past.taken_at - timedelta(days=days)
+        key = archive.key("daily", taken_at)
+        copied = archive.bucket.copy(past.dump.key, key + DUMP_SUFFIX)
+        artefact = Artefact(copied.key, copied.version_id, copied.bytes, past.manifest.dump.sha256)
+        manifest = replace(past.manifest, taken_at=taken_at, dump=artefact)
+        archive.bucket.write_once(key + MANIFEST_SUFFIX, manifest.to_bytes(), metadata=MARK)
+    for stored in archive.bucket.objects(f"{archive.prefix}history/"):
+        archive.bucket.remove(stored.key)
+    dump.take(settings.database.dsn, archive, permit=permit, kind="daily")
+    _archive_a_segment(server)
+
+
+def _archive_a_segment(server: PostgresServer) -> None:
+    with postgres.session(server.dsn(), read_only=False) as session:
+        session.execute("SELECT pg_catalog.pg_switch_wal()")
+        wait_for(
+            "the first WAL segment to be archived",
+            lambda: session.value("SELECT archived_count FROM pg_catalog.pg_stat_archiver"),
+            where=str(server.folder),
+            within_seconds=_ARCHIVED_WITHIN_SECONDS,
+        )

@@ -1,0 +1,1 @@
+"""Continuous archiving, and the proof of it."""

@@ -1,0 +1,69 @@
+"""Is WAL being archived?
+
+Between two backups the archive is all there is. It stops in silence: the database works on, its disk fills, and
+nobody asks until the day it is needed. What PostgreSQL says of its archiver is only one witness, but it is the one
+that can be heard without reading the archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runbook_lib.outcome import Check, Finding, Outcome
+from runbook_lib.reach import postgres
+from runbook_lib.reach.postgres import Row, Session
+
+
+def archiving_is_alive(session: Session, *, rpo_seconds: float) -> Check:
+    """Look at the archiver of a primary.
+
+    :param rpo_seconds: how old the last archived segment may be. A database at rest archives too, once every
+        ``archive_timeout``, as long as anything is written
+    """
+    row = session.row(postgres.load_sql(__package__, "archiver"))
+    last = row["last_archived_wal"] or "none"
+    looked_at = f"pg_stat_archiver: {row['archived_count']} archived, {row['failed_count']} failed, last {last}"
+    return Check(
+        "WAL archiving is alive", postgres.describe(session.dsn), looked_at, tuple(_findings(row, rpo_seconds))
+    )
+
+
+def _findings(row: Row, rpo_seconds: float) -> Iterator[Finding]:
+    if row["in_recovery"]:
+        yield Finding(
+            "wal.archiver",
+            "pg_stat_archiver",
+            "this is a standby: its archiver says nothing of the primary's",
+            Outcome.UNPROVEN,
+            "name the primary in the profile",
+        )
+    elif row["archive_mode"] == "off" or row["wal_level"] == "minimal":
+        yield Finding(
+            "wal.archive_mode",
+            "archive_mode",
+            f"archive_mode = {row['archive_mode']}, wal_level = {row['wal_level']}: no WAL is archived, so there is "
+            "no recovery to a moment between two backups",
+            remedy="set archive_mode = on and an archive_command or archive_library, and restart",
+        )
+    elif row["is_failing"]:
+        yield Finding(
+            "wal.archiver",
+            row["last_failed_wal"],
+            f"failed last at {row['last_failed_time']}, succeeded last at {row['last_archived_time']}",
+            remedy="read the server's log for what archive_command says; WAL piles up in pg_wal until it succeeds",
+        )
+    elif row["last_archived_time"] is None:
+        yield Finding(
+            "wal.archiver",
+            "pg_stat_archiver",
+            "nothing was archived since the statistics were reset: neither success nor failure is known",
+            Outcome.UNPROVEN,
+            "wait for archive_timeout, or have one segment archived: SELECT pg_switch_wal()",
+        )
+    elif row["last_archived_seconds_ago"] > rpo_seconds:
+        yield Finding(
+            "wal.archive_age",
+            row["last_archived_wal"],
+            f"archived {row['last_archived_seconds_ago']:.0f} s ago as the last one; the RPO is {rpo_seconds:.0f} s",
+            remedy="set archive_timeout below the RPO, and look at what archive_command waits for",
+        )
