@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from runbook_lib.environment import Environment
-from runbook_lib.evidence.environment import describe_environment
+from runbook_lib.evidence.environment import describe_environment, getting_ready
 from runbook_lib.sandbox.sandbox import Sandbox
-from runbook_lib.settings import load
+from runbook_lib.settings import Settings, load
 
-pytest_plugins = [
-    "runbook_lib.gherkin.feature_files",
-    "runbook_lib.evidence.plugin",
-    "steps.backup",
-]
+pytest_plugins = ["runbook_lib.gherkin.feature_files", "runbook_lib.evidence.plugin", "steps.backup", "pytester"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that say what a run acts on."""
     group = parser.getgroup("runbook")
     group.addoption(
-        "--env", default="sandbox", metavar="NAME", help="the environment: sandbox, or a profile's name or path"
+        "--env", default="sandbox", metavar="NAME", help="what to act on: sandbox, or the path of a profile"
     )
     group.addoption("--scale", type=float, default=1.0, help="size of the sandbox's database; 1 is about 90 MB")
     group.addoption("--seed", type=int, default=1, help="which of the sandbox's databases")
@@ -33,22 +29,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--pg-bin", type=Path, metavar="DIR", help="where PostgreSQL's programs are")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Reach the environment before a scenario's first step, so that no step is charged with it."""
+    for item in items:
+        if item.path.suffix == ".feature" and isinstance(item, pytest.Function):
+            item.fixturenames.insert(0, "environment")
+
+
 @pytest.fixture(scope="session")
 def environment(pytestconfig: pytest.Config) -> Iterator[Environment]:
     """What the run acts on."""
-    option = pytestconfig.option
+    with _settings(pytestconfig) as settings:
+        reached = Environment.of(settings, tools_directory=pytestconfig.option.pg_bin)
+        describe_environment(pytestconfig, reached.describe())
+        yield reached
+
+
+@contextmanager
+def _settings(config: pytest.Config) -> Iterator[Settings]:
+    option = config.option
+    if option.env != "sandbox":
+        yield load(option.env)
+        return
     with ExitStack() as stack:
-        if option.env == "sandbox":
-            sandbox = Sandbox.up(
+        with getting_ready(config, "the sandbox comes up"):
+            up = Sandbox.up(
                 major=option.major,
                 scale=option.scale,
                 seed=option.seed,
                 database=option.database,
                 tools_directory=option.pg_bin,
             )
-            settings = stack.enter_context(sandbox).settings
-        else:
-            settings = load(option.env)
-        reached = Environment.of(settings, tools_directory=option.pg_bin)
-        describe_environment(pytestconfig, reached.describe())
-        yield reached
+            sandbox = stack.enter_context(up)
+        yield sandbox.settings
+        with getting_ready(config, "the sandbox goes down"):
+            stack.close()

@@ -27,6 +27,9 @@ from runbook_lib.reach.postgres import Session
 ALGORITHM = "sum(hashint8extended(hash_record_extended(columns by name)))/1"
 """Names the way of hashing. A manifest made in another way cannot be compared; change it with every change here."""
 
+NOT_POPULATED = "not populated"
+"""Stands for the hash of a materialized view that was never refreshed: it has no content."""
+
 _NATIVE = frozenset(
     [
         "bool",

@@ -191,7 +191,7 @@ def read_contents(
 
 def _read(session: Session, table: Table) -> Content:
     if not table.is_populated:
-        return Content(rows=0, hash="not populated")
+        return Content(rows=0, hash=content.NOT_POPULATED)
     return content.content_of(session, table)
 
 

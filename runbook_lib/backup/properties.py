@@ -4,6 +4,9 @@ A dump of a database holds what is *in* it. How it was created, whose it is, who
 ``ALTER DATABASE ... SET`` says are properties *of* it; ``pg_restore`` brings them back only together with the old
 name, which is the one thing a restore beside the living database must not do. So the manifest keeps them, and a
 restore applies them under whatever name it chose.
+
+The schema ``public`` and the language ``plpgsql`` are on the border. Every new database has them, so that a dump says
+nothing where they were dropped, and pg_restore before 15 passes over the owner of ``public`` and its comment.
 """
 
 from __future__ import annotations
@@ -56,6 +59,16 @@ class Grant:
 
 
 @dataclass(frozen=True)
+class PublicSchema:
+    """The schema that every database is created with."""
+
+    owner: str
+    """The owner's name."""
+    comment: str
+    """Empty for none."""
+
+
+@dataclass(frozen=True)
 class DatabaseProperties:
     """The properties of one database."""
 
@@ -81,6 +94,10 @@ class DatabaseProperties:
     """All settings of it."""
     grants: tuple[Grant, ...]
     """All privileges on it, the default ones written out."""
+    public: PublicSchema | None
+    """Its schema ``public``; None where it was dropped."""
+    plpgsql: bool
+    """Whether it has ``plpgsql``."""
 
     def creation(self, name: str) -> str:
         """Return the statement that creates an empty database of this kind under another name."""
@@ -97,7 +114,17 @@ class DatabaseProperties:
         return " ".join(parts)
 
     def application(self, name: str) -> Iterator[str]:
-        """Yield the statements that give a restored database these properties, in their order."""
+        """Yield the statements that give a restored database these properties, in their order.
+
+        They are to be executed in that database.
+        """
+        if not self.plpgsql:
+            yield "DROP EXTENSION plpgsql"
+        if self.public is None:
+            yield "DROP SCHEMA public"
+        else:
+            yield f"ALTER SCHEMA public OWNER TO {postgres.identifier(self.public.owner)}"
+            yield f"COMMENT ON SCHEMA public IS {postgres.literal(self.public.comment)}"
         database = postgres.identifier(name)
         yield f"ALTER DATABASE {database} OWNER TO {postgres.identifier(self.owner)}"
         yield f"ALTER DATABASE {database} CONNECTION LIMIT {self.connection_limit}"
@@ -130,5 +157,6 @@ def read(session: Session) -> DatabaseProperties:
             **row,
             "settings": tuple(Setting(**each) for each in row["settings"]),
             "grants": tuple(Grant(**each) for each in row["grants"]),
+            "public": PublicSchema(**row["public"]) if row["public"] else None,
         }
     )

@@ -99,7 +99,7 @@ class Evidence:
         self._scenario.measures[name] = value if _is_plain(value) else redacted_value(name, value)
 
     def findings(self, findings: Sequence[Finding]) -> None:
-        """Keep what was found to be wrong, or could not be looked at."""
+        """Keep what was found to be wrong, or could not be looked at; the same finding twice is kept once."""
         for finding in findings:
             shown = Finding(
                 finding.check,
@@ -108,6 +108,8 @@ class Evidence:
                 finding.outcome,
                 redacted(finding.remedy),
             )
+            if shown in self._scenario.findings:
+                continue
             self._scenario.findings.append(shown)
             for listener in self._listeners:
                 listener.kept(self._scenario, shown)

@@ -119,7 +119,10 @@ class Narrator(Listener):
                     self._tick(self._open)
 
     def _tick(self, record: StepRecord) -> None:
-        taken = wording.duration(time.monotonic() - self._began)
+        seconds = time.monotonic() - self._began
+        if not self._console.is_terminal and seconds < self._every_seconds / 2:
+            return  # the clock ticks whenever it does: a step that has only just begun is worth no line in a log
+        taken = wording.duration(seconds)
         far = wording.progress(self._progress) if self._progress else ""
         if self._console.is_terminal:
             if far:

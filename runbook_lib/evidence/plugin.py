@@ -16,7 +16,7 @@ from runbook_lib.evidence import summary
 from runbook_lib.evidence.allure_gherkin import AllureGherkin
 from runbook_lib.evidence.collector import RECORD, Collector, Listener
 from runbook_lib.evidence.console import Console
-from runbook_lib.evidence.environment import RUN
+from runbook_lib.evidence.environment import RUN, SAY
 from runbook_lib.evidence.interruption import Interruption
 from runbook_lib.evidence.narrator import Narrator
 from runbook_lib.evidence.record import Ending, RunRecord, ScenarioRecord
@@ -71,6 +71,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         config.add_cleanup(console.close)
         interruption.say = lambda line: console.interject(f"\n{line}\n")
         if config.get_verbosity() >= 0:
+            config.stash[SAY] = console.write
             narration = _Narration(config, console)
             register(narration)
             interruption.say = narration.interject

@@ -22,11 +22,11 @@ Processes are recognised by what they are, never by a remembered process id, whi
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -44,7 +44,6 @@ WATCHING = b"watching\n"
 
 _OWNER_LOOK_SECONDS = 1.0
 _KILL_SECONDS = 20.0
-_IPC_RMID = 0
 
 
 def clear(root: Path) -> list[str]:
@@ -59,8 +58,7 @@ def clear(root: Path) -> list[str]:
             path.unlink(missing_ok=True)
         except OSError as error:
             problems.append(f"{path} could not be removed: {error.strerror}")
-    _remove_shared_memory(root, account)
-    return problems + _remove(root)
+    return problems + _remove_shared_memory(root, account) + _remove(root)
 
 
 def _account(root: Path) -> int | None:
@@ -149,24 +147,32 @@ def _inhabitants_by_lsof(root: Path, spared: set[int]) -> Iterator[int]:
                 yield pid
 
 
-def _remove_shared_memory(root: Path, account: int | None) -> None:
+def _remove_shared_memory(root: Path, account: int | None) -> list[str]:
     """Remove the System V segments that killed PostgreSQL servers leave: a few bytes each, but for ever.
 
     Each server names its segment in the seventh line of its postmaster.pid; under an account of our own every segment
-    of that account is ours. Only segments that nobody is attached to any more are removed.
+    of that account is ours. Only segments that nobody is attached to any more are removed, and by the account that
+    made them: root itself may not, where a container has taken that from it.
     """
     named = set()
     for lock_file in root.rglob("postmaster.pid"):
         with contextlib.suppress(OSError, IndexError, ValueError):
             named.add(int(lock_file.read_text().splitlines()[6].split()[1]))
-    with contextlib.suppress(OSError):
+    left = []
+    with contextlib.suppress(FileNotFoundError):
         table = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()]
         column = {name: table[0].index(name) for name in ("shmid", "nattch", "cuid")}
         for row in table[1:]:
             segment, attached, creator = (int(row[column[name]]) for name in ("shmid", "nattch", "cuid"))
-            ours = creator == account or (segment in named and creator == os.geteuid())
-            if ours and not attached:
-                ctypes.CDLL(None, use_errno=True).shmctl(segment, _IPC_RMID, None)
+            if not attached and (creator == account or (segment in named and creator == os.geteuid())):
+                left.append(segment)
+    problems = []
+    for segment in left:
+        try:
+            subprocess.run(["ipcrm", "-m", str(segment)], user=account, check=True, capture_output=True, timeout=20)
+        except (OSError, subprocess.SubprocessError) as error:
+            problems.append(f"the shared memory segment {segment} could not be removed: {error}")
+    return problems
 
 
 def _remove(root: Path) -> list[str]:

@@ -8,6 +8,7 @@ are pinned, so that the same content gives the same text on every server.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 
 from runbook_lib.errors import Denied, NotFound, RunbookError, Unreachable
 
@@ -43,6 +45,8 @@ PINNED: Mapping[str, str] = {
 """Settings that change how content is written, fixed for every session that compares content."""
 
 _MAJOR = 10_000
+_ANY_BYTES = "LATIN1"
+"""An encoding in which every byte is a character, for databases that do not say in which encoding their bytes are."""
 
 
 @dataclass(frozen=True)
@@ -170,12 +174,13 @@ def session(
 
 def _connect(dsn: str, application_name: str, timeout_seconds: int) -> psycopg.Connection[Row]:
     try:
-        return psycopg.connect(
+        connection = psycopg.connect(
             dsn,
             autocommit=True,
             row_factory=dict_row,
             application_name=application_name,
             connect_timeout=timeout_seconds,
+            client_encoding="UTF8",
         )
     except psycopg.ProgrammingError as malformed:
         raise Unreachable(
@@ -186,6 +191,13 @@ def _connect(dsn: str, application_name: str, timeout_seconds: int) -> psycopg.C
         ) from malformed
     except psycopg.OperationalError as failed:
         raise _connection_error(dsn, failed) from failed
+    if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+        # The server converts nothing and refuses what is no UTF-8. Byte by byte nothing is refused, and nothing lost.
+        connection.execute(f"SET client_encoding TO {_ANY_BYTES}")
+        set_json_loads(
+            lambda told: json.loads(told.decode(_ANY_BYTES) if isinstance(told, bytes) else told), connection
+        )
+    return connection
 
 
 def _connection_error(dsn: str, failed: psycopg.OperationalError) -> RunbookError:

@@ -303,9 +303,12 @@ class Workspace:
                     remedy="run as an ordinary user, or with the capabilities CHOWN, SETUID, SETGID and DAC_OVERRIDE",
                 ) from error
             # Claim first, look afterwards: of two that claim the same at the same time, one at least sees the other.
-            others = {
-                _owner(other / guardian.HOME) for other in self.path.parent.glob(f"{PREFIX}*") if other != self.path
-            }
+            homes = [
+                home
+                for folder in {self.path.parent, Path(tempfile.gettempdir())}
+                for home in folder.glob(f"{PREFIX}*/{guardian.HOME}")
+            ]
+            others = {_owner(home) for home in homes if home != self.home}
             if account.uid not in others:
                 return account
             refused.add(account.uid)

@@ -196,7 +196,7 @@ def into_scratch(
         finally:
             dump.unlink(missing_ok=True)
     if backup.manifest:
-        with postgres.session(server.dsn(), read_only=False) as session:
+        with postgres.session(dsn, read_only=False) as session:
             findings.extend(_apply(session, backup.manifest.properties, name))
     restored = Check("the backup restores", backup.dump.url, f"{backup.dump.bytes} bytes", (*findings, *complaints))
     return RestoredDatabase(name, dsn, backup, server.tools.version, restored, stopwatch.phases)

@@ -26,7 +26,7 @@ from typing import Self
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from botocore.exceptions import HTTPClientError
+from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 
 from runbook_lib.errors import ToolFailed, ToolMissing, WaitTimedOut
@@ -38,7 +38,7 @@ _ROLES = ("master", "volume", "filer", "s3", "admin")
 """The parts of SeaweedFS; each has a port for HTTP and one for gRPC."""
 _ATTEMPTS = 5
 _START_SECONDS = 60.0
-_REQUEST_SECONDS = 10.0
+_REQUEST_SECONDS = 10
 _STOP_SECONDS = 20.0
 _MEMORY_TARGET = "1GiB"
 """What its garbage collector keeps to where it can; half of it costs half the speed of uploads."""
@@ -164,7 +164,7 @@ class ObjectStore:
                 answers,
                 where=self.endpoint_url,
                 within_seconds=_START_SECONDS,
-                ignoring=(HTTPClientError,),
+                ignoring=(BotoCoreError,),
             )
         except WaitTimedOut as late:
             raise WaitTimedOut(

@@ -50,18 +50,20 @@ def ask(server: PostgresServer, query: str) -> object:
         return row[0]
 
 
-def listening_sockets(pid: int) -> list[str]:
-    """Return the local addresses of the TCP sockets that a process listens on."""
-    inodes = set()
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            inodes.add(str(descriptor.readlink()))
+def listening_sockets(server: PostgresServer) -> list[str]:
+    """Return the local addresses of the TCP sockets that a server, or as root its account, listens on."""
+    assert server._process is not None
+    account = server.workspace.account
+    ours = set()
+    if account is None:
+        ours = {str(each.readlink()) for each in Path(f"/proc/{server._process.pid}/fd").iterdir()}
     found = []
     for table in "tcp", "tcp6":
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
-                found.append(fields[1])
+            _, address, _, state, _, _, _, uid, _, inode, *_ = line.split()
+            its_own = f"socket:[{inode}]" in ours if account is None else int(uid) == account.uid
+            if state == "0A" and its_own:
+                found.append(address)
     return found
 
 
@@ -71,8 +73,7 @@ class TestRunning:
         assert ask(running, "SHOW server_version") == tools.version
 
     def test_opens_no_port_and_a_private_socket(self, running: PostgresServer) -> None:
-        assert running._process is not None
-        assert listening_sockets(running._process.pid) == []
+        assert listening_sockets(running) == []
         assert running.folder.stat().st_mode & 0o077 == 0
         assert (running.folder / ".s.PGSQL.5432").stat().st_mode & 0o077 == 0
 
@@ -120,6 +121,10 @@ class TestStarting:
         arguments = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         server = PostgresServer.start(workspace, tools, initdb_args=arguments)
         assert ask(server, "SELECT datlocprovider FROM pg_database WHERE datname = 'postgres'") == "b"
+
+    def test_lets_the_caller_open_a_port_and_then_one_is_seen(self, workspace: Workspace, tools: PostgresTools) -> None:
+        server = PostgresServer.start(workspace, tools, settings={"listen_addresses": "127.0.0.77"})
+        assert listening_sockets(server) == ["4D00007F:1538"]
 
     def test_quotes_settings(self, workspace: Workspace, tools: PostgresTools) -> None:
         server = PostgresServer.start(workspace, tools, settings={"cluster_name": "it's 'mine'"})

@@ -51,6 +51,11 @@ def gone(*pids: int) -> bool:
     return not any(map(alive, pids))
 
 
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    wait_for(f"process {pid} to end", lambda: gone(pid), where="this machine", within_seconds=GONE_SECONDS)
+
+
 def start_owner(parent: Path, body: str, *, new_session: bool = False) -> tuple[subprocess.Popen[str], list[str]]:
     """Start a process that opens a workspace ``ws``, runs the body, prints words of it on one line, and waits."""
     program = f"""
@@ -213,13 +218,12 @@ class TestLeaving:
         assert not ws.path.exists()
 
     def test_says_what_it_cannot_remove(self, parent: Path) -> None:
-        ws = Workspace.open(parent=parent)
-        stubborn = ws.folder("stubborn")
-        (stubborn / "file").touch()
-        with unremovable(stubborn):
-            with pytest.raises(ToolFailed, match=r"stubborn.*(not permitted|Permission denied).*restored data"):
-                ws.close()
-            assert stubborn.exists()
+        with contextlib.closing(Workspace.open(parent=parent)) as ws:
+            stubborn = ws.folder("stubborn")
+            with unremovable(stubborn):
+                with pytest.raises(ToolFailed, match=r"stubborn.*(not permitted|Permission denied).*restored data"):
+                    ws.close()
+                assert stubborn.exists()
         # Whoever comes next clears it, now that it can be.
         assert sweep(parent) == [ws.path]
         assert not ws.path.exists()
@@ -311,7 +315,7 @@ class TestDyingOwner:
 
     def test_and_dying_guardian_are_swept_up_by_the_next_workspace(self, parent: Path) -> None:
         owner, (path, watcher, child) = start_owner(parent, ONE_CHILD)
-        os.kill(int(watcher), signal.SIGKILL)
+        kill(int(watcher))
         end(owner)
         assert Path(path).exists()
         assert alive(int(child))
@@ -328,7 +332,7 @@ class TestDyingOwner:
                 assert sweep(parent) == []
             assert Path(path).exists()
             assert alive(int(child))
-            os.kill(int(watcher), signal.SIGKILL)  # the owner alone is enough
+            kill(int(watcher))  # the owner alone is enough
             assert sweep(parent) == []
             assert alive(int(child))
         finally:

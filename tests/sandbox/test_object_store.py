@@ -129,26 +129,29 @@ class TestObjects:
         assert code(missing) == ("NoSuchKey", 404)
 
 
-def listening_addresses(pid: int) -> set[tuple[str, int]]:
-    """Return the hosts (as the kernel writes them) and ports of the TCP sockets that a process listens on."""
+def listening_addresses(store: ObjectStore) -> set[tuple[str, int]]:
+    """Return the hosts (as the kernel writes them) and ports that a store, or as root its account, listens on."""
+    assert store._process is not None
+    account = store.workspace.account
+    ours = set()
+    if account is None:
+        ours = {str(each.readlink()) for each in Path(f"/proc/{store._process.pid}/fd").iterdir()}
     found = set()
-    inodes = {str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()}
     for table in "tcp", "tcp6":
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
-                host, port = fields[1].split(":")
+            _, address, _, state, _, _, _, uid, _, inode, *_ = line.split()
+            its_own = f"socket:[{inode}]" in ours if account is None else int(uid) == account.uid
+            if state == "0A" and its_own:
+                host, port = address.split(":")
                 found.add((host, int(port, 16)))
     return found
 
 
 class TestPorts:
     def test_are_open_to_this_machine_only(self, store: ObjectStore) -> None:
-        assert store._process is not None
-        pid = store._process.pid
         listening = wait_for(
             "all ports to be open",
-            lambda: listening_addresses(pid),
+            lambda: listening_addresses(store),
             until=lambda addresses: len(addresses) == len(store._ports),
             where=store.endpoint_url,
             within_seconds=20,

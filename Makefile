@@ -1,0 +1,67 @@
+# Two commands: `make drill` runs the weekly restore drill in a sandbox on this machine, `make test` everything CI runs.
+# Both set up what they need. What else there is: `make help`.
+
+PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+             $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV    := .venv
+PY      := $(VENV)/bin/python
+REPORTS ?= reports
+# What to drill: an SQL file or a dump instead of the TenSafe-like database, its size, the major version.
+DATABASE ?=
+SCALE    ?= 1
+MAJOR    ?= 17
+
+EVIDENCE = --reports=$(REPORTS) --junitxml=$(REPORTS)/junit.xml --alluredir=$(REPORTS)/allure-results --clean-alluredir
+SANDBOX  = --scale=$(SCALE) --major=$(MAJOR) $(if $(DATABASE),--database=$(DATABASE))
+# A database of your own has no TenSafe audit log to prove.
+DRILL    = $(if $(DATABASE),-k without_an_audit_log,-m weekly)
+NORTHWIND = $(wildcard ../shared/data/northwind.sql)
+
+.PHONY: help setup drill test lint types architecture unit runbook northwind bench lock clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || true
+
+setup: $(VENV)/ready  ## make .venv with everything in it, every package pinned by its hash
+
+$(VENV)/ready: requirements.lock
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none of python3, python3.13, python3.12," \
+	  "python3.11 is. To fix this: install one, or name it: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version); this happens once and takes about a minute"
+	@rm -rf $(VENV)
+	@$(PYTHON) deploy/make_venv.py $(VENV)
+	@$(PY) -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements.lock
+	@touch $@
+
+drill: setup  ## run the weekly restore drill in the sandbox [SCALE=1 MAJOR=17 DATABASE=file.sql]
+	@$(PY) -m pytest features $(DRILL) $(SANDBOX) $(EVIDENCE)
+
+test: lint types architecture unit runbook northwind  ## run everything that CI runs
+
+lint: setup  ## style
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet .
+
+types: setup  ## types, strictly
+	@$(VENV)/bin/mypy
+
+architecture: setup  ## who may import whom
+	@$(VENV)/bin/lint-imports --no-logo 2>/dev/null || $(VENV)/bin/lint-imports
+
+unit: setup  ## proofs of the library, every detector in both directions
+	@$(PY) -m pytest tests
+
+runbook: setup  ## the whole runbook in the sandbox
+	@$(PY) -m pytest features $(SANDBOX) $(EVIDENCE)
+
+northwind: setup  ## drill a database that nobody here wrote, where there is one beside this project
+	@$(if $(NORTHWIND),$(PY) -m pytest features -k without_an_audit_log --database=$(NORTHWIND) --reports=$(REPORTS)/northwind,\
+	  echo "no ../shared/data/northwind.sql: not drilled")
+
+lock:  ## resolve requirements.lock anew (needs uv)
+	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --quiet \
+	  --group dev pyproject.toml -o requirements.lock
+
+clean:  ## remove .venv, caches and reports
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache
+	find $(REPORTS) -mindepth 1 ! -name README.md -delete

@@ -1,0 +1,1 @@
+"""The proof that the detector detects, in both directions."""
