@@ -1,19 +1,23 @@
 """One number for the content of a table.
 
-Equal counts prove little: every value can have changed. So each row is hashed to 64 bits by the server's own
-``hash_record_extended`` and the hashes are added up. The sum does not depend on the physical order of the rows, does
-not overflow (PostgreSQL adds bigints up as numeric), and counts duplicates, which an xor would cancel.
+Equal counts prove little: every value can have changed. So each row is hashed to 64 bits by the server's own hash
+functions, and the hashes are added up. The sum does not depend on the physical order of the rows, does not overflow
+(PostgreSQL adds bigints up as numeric), and counts duplicates, which an xor would cancel.
 
-Three facts about PostgreSQL's hash functions decide how a column enters the row:
+PostgreSQL's hash functions are made for hash joins, and a join forgives what a proof must not:
 
 * They hash *equal* values equally, and "equal" is weaker than "the same": numeric 1.0 = 1.00, float 0 = -0,
-  interval '1 day' = '24 hours', citext 'A' = 'a', any two texts that a nondeterministic collation calls equal.
+  interval '1 day' = '24 hours', citext 'A' = 'a', arrays of another shape, any two texts that a nondeterministic
+  collation calls equal.
+* Some leave things out: numeric its sign, and with it jsonb; bigint, time and timestamp are folded to 32 bits first,
+  so that 1 and 4294967296 hash alike.
 * Some do not exist (json, xml, point), and one hashes an OID that a restore changes (enum).
-* ``hash_record_extended`` combines columns by multiplying and adding, so its sum over a table would stay the same
-  when two rows swap the values of one column. A second hash over each row's hash takes that away.
+* ``hash_record_extended`` multiplies and adds, so that its sum over a table stays the same when two rows swap the
+  values of one column.
 
-So a column is hashed natively only if its type's hash is exact and free of OIDs, by its binary form where that is
-exact and cheap, and by its text otherwise.
+So a value is hashed natively only where that is exact, by its binary form where that is exact and cheap, and by its
+text otherwise. Each hash is the seed of the next column's, which takes the swaps away, and the last one hashes which
+columns are NULL. The way is the fastest of those measured that forgives nothing: see ``make bench``.
 """
 
 from __future__ import annotations
@@ -24,52 +28,54 @@ from dataclasses import dataclass
 from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import Session
 
-ALGORITHM = "sum(hashint8extended(hash_record_extended(columns by name)))/1"
+ALGORITHM = "sum of chained 64-bit column hashes, by column name/1"
 """Names the way of hashing. A manifest made in another way cannot be compared; change it with every change here."""
 
 NOT_POPULATED = "not populated"
 """Stands for the hash of a materialized view that was never refreshed: it has no content."""
 
-_NATIVE = frozenset(
-    [
-        "bool",
-        "char",
-        "int2",
-        "int4",
-        "int8",
-        "oid",
-        "name",
-        "text",
-        "varchar",
-        "bytea",
-        "uuid",
-        "date",
-        "time",
-        "timestamp",
-        "timestamptz",
-        "timetz",
-        "inet",
-        "cidr",
-        "macaddr",
-        "macaddr8",
-        "pg_lsn",
-        "xid8",
-    ]
-)
-"""Types whose hash is equal for the same value only, and the same on every server."""
-
-_BY_BINARY_FORM = {
-    "float4": "float4send",
-    "float8": "float8send",
-    "numeric": "numeric_send",
-    "interval": "interval_send",
-    "bpchar": "bpcharsend",  # a cast to text would cut trailing blanks
+_CHAINED = {
+    "bool": ("hashint4extended(CASE WHEN {0} THEN 1 ELSE 0 END, {1})", "false"),
+    "char": ("hashcharextended({0}, {1})", "''::pg_catalog.\"char\""),
+    "int2": ("hashint2extended({0}, {1})", "0::int2"),
+    "int4": ("hashint4extended({0}, {1})", "0"),
+    "int8": (
+        "hashint4extended(({0} >> 32)::int4, pg_catalog.hashint4extended((({0} << 32) >> 32)::int4, {1}))",
+        "0::int8",
+    ),
+    "oid": ("hashoidextended({0}, {1})", "0::oid"),
+    "name": ("hashnameextended({0}, {1})", "''::name"),
+    "text": ("hashtextextended({0}, {1})", "''"),
+    "varchar": ("hashtextextended({0}, {1})", "''"),
+    "uuid": ("uuid_hash_extended({0}, {1})", "'00000000-0000-0000-0000-000000000000'"),
+    "inet": ("hashinetextended({0}, {1})", "'0.0.0.0'"),
+    "cidr": ("hashinetextended({0}, {1})", "'0.0.0.0'"),
 }
-"""Types whose binary form tells values apart that are equal; each with the function that gives it."""
+"""Types hashed by a call of their own, of the value {0} with the seed {1}; and what stands in for NULL."""
 
-_BY_CAST = frozenset({"jsonb", "json", "tsvector"})
-"""Types of one piece whose text is exact; a cast is cheaper than format(). Not xml: a cast keeps a declaration that
-its output function, and so a dump, leaves out."""
+_IN_RECORD = {
+    "bytea": "{0}",
+    "date": "{0}",
+    "macaddr": "{0}",
+    "macaddr8": "{0}",
+    "time": "pg_catalog.time_send({0})",
+    "timetz": "pg_catalog.timetz_send({0})",
+    "timestamp": "pg_catalog.timestamp_send({0})",
+    "timestamptz": "pg_catalog.timestamptz_send({0})",
+    "pg_lsn": "pg_catalog.pg_lsn_send({0})",
+    "xid8": "pg_catalog.xid8send({0})",
+    "float4": "pg_catalog.float4send({0})",
+    "float8": "pg_catalog.float8send({0})",
+    "numeric": "pg_catalog.numeric_send({0})",
+    "interval": "pg_catalog.interval_send({0})",
+    "bpchar": "pg_catalog.bpcharsend({0})",  # a cast to text would cut trailing blanks
+    "enum": "pg_catalog.enum_send({0})",  # its label
+}
+"""Types whose hash function cannot be called from SQL in every version, or whose binary form tells values apart that
+are equal: they are hashed together, as one record."""
+
+_BITS = 31
+"""How many columns one integer can say of whether they are NULL."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +85,13 @@ class Column:
     name: str
     """Its name, unquoted."""
     type: str
-    """The built-in type it has, below all domains; empty for a type that somebody made."""
+    """The built-in type it has, below all domains; ``enum`` for any enum, empty for another type that somebody made."""
     is_array: bool
     """True for an array of whatever type."""
+    has_text: bool
+    """True for a type, or an array of one, that came with PostgreSQL and whose cast to text gives its whole value."""
+    not_null: bool
+    """True where NULL is out of the question, which saves looking for it."""
     deterministic: bool
     """False where its collation calls different texts equal."""
 
@@ -161,29 +171,41 @@ def content_query(table: Table) -> str:
 
 
 def _hashing(columns: Sequence[Column], rows: str) -> str:
-    return (
-        "SELECT pg_catalog.count(*) AS rows, coalesce(pg_catalog.sum(pg_catalog.hashint8extended("
-        f"pg_catalog.hash_record_extended({_row(columns)}, 0), 0)), 0)::text AS hash FROM {rows}"
-    )
+    total = f"coalesce(pg_catalog.sum({_row_hash(columns)}), 0)::text"
+    return f"SELECT pg_catalog.count(*) AS rows, {total} AS hash FROM {rows}"
 
 
-def _row(columns: Sequence[Column]) -> str:
-    if not columns:
-        return "ROW (0)"  # a table without columns has rows all the same
+def _row_hash(columns: Sequence[Column]) -> str:
+    """Return the expression that hashes one row to a bigint, never NULL."""
+    record: list[str] = []
+    chain: list[tuple[str, str]] = []
+    nulls: list[str] = []
     # By name: pg_dump does not keep the order of columns of a table that inherits some of them.
-    return f"ROW ({', '.join(_expression(column) for column in sorted(columns, key=lambda each: each.name))})"
-
-
-def _expression(column: Column) -> str:
-    name = f"t.{postgres.identifier(column.name)}"
-    if not column.is_array and column.type in _NATIVE:
-        return name if column.deterministic else f'{name} COLLATE "C"'
-    if column.type in _BY_BINARY_FORM:
-        return f"pg_catalog.{_BY_BINARY_FORM[column.type]}({name})"
-    if column.type in _BY_CAST:
-        return f"{name}::pg_catalog.text"
-    # %L writes NULL and 'NULL' differently, and uses the type's own output function, which no cast can replace.
-    return f"pg_catalog.format('%L', {name})"
+    for column in sorted(columns, key=lambda each: each.name):
+        value = f"t.{postgres.identifier(column.name)}"
+        kind = "" if column.is_array else column.type
+        if kind in _IN_RECORD:
+            record.append(_IN_RECORD[kind].format(value))
+            continue
+        if kind in _CHAINED or column.has_text:
+            # A cast is cheaper than format(). Not for xml: a cast keeps a declaration that its output function, and
+            # so a dump, leaves out.
+            hashing, instead = _CHAINED.get(kind, _CHAINED["text"])
+            text = value if kind in _CHAINED else f"{value}::pg_catalog.text"
+            collation = "" if column.deterministic else ' COLLATE "C"'
+            chain.append((hashing, f"{text if column.not_null else f'coalesce({text}, {instead})'}{collation}"))
+            nulls.append("" if column.not_null else value)
+        else:
+            # %L writes NULL and 'NULL' differently, and uses the type's own output function, which no cast replaces.
+            chain.append((_CHAINED["text"][0], f"pg_catalog.format('%L', {value})"))
+    hashed = f"pg_catalog.hash_record_extended(ROW ({', '.join(record)}), 0)" if record else "0"
+    for hashing, value in chain:
+        hashed = f"pg_catalog.{hashing.format(value, hashed)}"
+    for first in range(0, max(len(nulls), 1), _BITS):
+        these = enumerate(nulls[first : first + _BITS])
+        flags = [f"CASE WHEN {value} IS NULL THEN {1 << bit} ELSE 0 END" for bit, value in these if value]
+        hashed = f"pg_catalog.hashint4extended({' + '.join(flags) or '0'}, {hashed})"
+    return hashed
 
 
 def hash_vector(session: Session) -> str:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runbook_lib.backup import inventory, properties
@@ -25,7 +25,7 @@ from runbook_lib.backup.snapshot import Snapshot, exported
 from runbook_lib.errors import NotFound, ToolFailed
 from runbook_lib.outcome import Check, Finding
 from runbook_lib.phases import Phase, Progress, Stopwatch, Watcher, nobody
-from runbook_lib.reach import binaries, postgres, programs
+from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.binaries import PostgresTools
 from runbook_lib.reach.objects import Written
 from runbook_lib.reach.pipes import Producer, producing
@@ -83,7 +83,12 @@ def take(
         key = archive.key(kind, snapshot.taken_at)
         written: list[str] = []
         try:
-            with watch_time.phase("dump and inventory"):
+            # Roles are in no snapshot: they are dumped while the tables are.
+            with (
+                watch_time.phase("dump and inventory"),
+                ThreadPoolExecutor(max_workers=1, thread_name_prefix="globals") as beside,
+            ):
+                roles = beside.submit(_dump_globals, dsn, archive, key + GLOBALS_SUFFIX, tools, written)
                 dump, held = _dump_and_inventory(
                     snapshot,
                     archive,
@@ -100,8 +105,6 @@ def take(
             with watch_time.phase("sequences and definitions again"), postgres.session(dsn) as now:
                 sequences_after = inventory.sequence_positions(now)
                 changed = _changed(held.definitions, definitions(now))
-            with watch_time.phase("globals"):
-                roles = _dump_globals(dsn, archive, key + GLOBALS_SUFFIX, tools, written)
             manifest = Manifest(
                 format=FORMAT,
                 database=identity,
@@ -111,10 +114,10 @@ def take(
                 tools={"pg_dump": tools.version, "pg_dump from": tools.source},
                 compression=compression,
                 dump=_artefact(dump),
-                globals=roles,
+                globals=roles.result(),
                 tables=tuple(tables),
                 open_references=tuple(_open_references(holder, chosen)),
-                inventory=held,
+                inventory=replace(held, sequences=sequences_before),
                 sequences_after=sequences_after,
                 changed_meanwhile=changed,
                 source_findings=tuple(source_findings(holder)),
@@ -198,7 +201,6 @@ def _dump_and_inventory(
         taking: Future[Inventory] = beside.submit(inventory.take, open_session, workers=workers, only=kept, stop=stop)
         try:
             with _pg_dump(snapshot.dsn, argv) as producer:
-                written.append(key)
                 dump = archive.bucket.write_stream(
                     key,
                     producer.output,
@@ -206,6 +208,7 @@ def _dump_and_inventory(
                     accept=lambda: producer.must_have_succeeded(_REMEDY),
                     on_bytes=told,
                 )
+                written.append(key)
             return dump, taking.result()
         except BaseException:
             stop.set()
@@ -227,27 +230,30 @@ def _dump_globals(dsn: str, archive: Archive, key: str, tools: PostgresTools, wr
     """
     with postgres.session(dsn) as session:
         may_read = session.value("SELECT pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'SELECT')")
-    dumped = programs.run(
-        [
-            tools.program("pg_dumpall"),
-            "--globals-only",
-            "--no-password",
-            f"--database={postgres.database_of(dsn) or 'postgres'}",
-            *([] if may_read else ["--no-role-passwords"]),
-        ],
-        sought=f"to dump the roles of {postgres.describe(dsn)}",
-        env=postgres.libpq_environment(dsn),
-        timeout_seconds=300,
-    ).must("run it as a role that may read pg_roles and pg_tablespace")
-    if "PostgreSQL database cluster dump complete" not in dumped.stdout:
+    argv: list[str | Path] = [
+        tools.program("pg_dumpall"),
+        "--globals-only",
+        "--no-password",
+        f"--database={postgres.database_of(dsn) or 'postgres'}",
+        *([] if may_read else ["--no-role-passwords"]),
+    ]
+    sought = f"to dump the roles of {postgres.describe(dsn)}"
+    env = postgres.libpq_environment(dsn)
+    env["PGOPTIONS"] = f"{env.get('PGOPTIONS', '')} -c statement_timeout=0"  # unlike pg_dump, it leaves the database's
+    # Its bytes are kept as they are: they are in the encoding of the database, as their first line says.
+    with producing(argv, sought=sought, env=env) as producer:
+        dumped = producer.output.read()
+        producer.must_have_succeeded("run it as a role that may read pg_roles and pg_tablespace")
+    if b"PostgreSQL database cluster dump complete" not in dumped:
         raise ToolFailed(
             "roles and tablespaces to their end",
             where=str(tools.program("pg_dumpall")),
             why="it claims success, and its last line is missing",
             remedy="take the backup again",
         )
+    stored = archive.bucket.write_once(key, dumped, metadata=MARK)
     written.append(key)
-    return _artefact(archive.bucket.write_once(key, dumped.stdout.encode(), metadata=MARK))
+    return _artefact(stored)
 
 
 def _artefact(written: Written) -> Artefact:

@@ -119,6 +119,9 @@ def take(
     :param stop: when set, no further table is begun and the inventory raises `InterruptedError`
     """
     with open_session() as session:
+        # First what is in no snapshot: whatever happens to it from here on shows in a second reading.
+        positions = sequence_positions(session)
+        defined = tuple(definitions(session))
         found = [table for table in content.tables(session) if only(table)]
         rows = read_contents(open_session, found, workers=workers, watch=watch, stop=stop)
         return Inventory(
@@ -135,9 +138,9 @@ def take(
                 )
                 for table in sorted(found, key=lambda each: each.qualified)
             ),
-            sequences=sequence_positions(session),
+            sequences=positions,
             large_objects=large_objects(session),
-            definitions=tuple(definitions(session)),
+            definitions=defined,
         )
 
 

@@ -11,8 +11,9 @@ nothing where they were dropped, and pg_restore before 15 passes over the owner 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import Session
@@ -46,12 +47,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Grant:
-    """One privilege on the database."""
+    """One privilege on the database, or on its schema ``public``."""
 
     grantee: str
     """Who has it; empty for PUBLIC."""
     privilege: str
-    """``CONNECT``, ``CREATE`` or ``TEMPORARY``."""
+    """``CONNECT``, ``CREATE``, ``TEMPORARY`` or ``USAGE``."""
     grantable: bool
     """Whether it may be passed on."""
     grantor: str
@@ -66,6 +67,8 @@ class PublicSchema:
     """The owner's name."""
     comment: str
     """Empty for none."""
+    grants: tuple[Grant, ...]
+    """All privileges on it, the default ones written out."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ class DatabaseProperties:
         else:
             yield f"ALTER SCHEMA public OWNER TO {postgres.identifier(self.public.owner)}"
             yield f"COMMENT ON SCHEMA public IS {postgres.literal(self.public.comment)}"
+            yield from _granting("SCHEMA public", self.public.owner, self.public.grants)
         database = postgres.identifier(name)
         yield f"ALTER DATABASE {database} OWNER TO {postgres.identifier(self.owner)}"
         yield f"ALTER DATABASE {database} CONNECTION LIMIT {self.connection_limit}"
@@ -135,28 +139,37 @@ class DatabaseProperties:
             value = setting.value if setting.name in _LISTS else postgres.literal(setting.value)
             name_parts = setting.name.split(".")
             yield f"ALTER {of_role}DATABASE {database} SET {postgres.identifier(*name_parts)} = {value or chr(39) * 2}"
-        yield f"REVOKE ALL ON DATABASE {database} FROM PUBLIC, {postgres.identifier(self.owner)}"
-        # The owner's own grants first: the others can only pass on what they were given.
-        for grant in sorted(self.grants, key=lambda each: each.grantor != self.owner):
-            grantee = postgres.identifier(grant.grantee) if grant.grantee else "PUBLIC"
-            option = " WITH GRANT OPTION" if grant.grantable and grant.grantee else ""
-            statement = f"GRANT {grant.privilege} ON DATABASE {database} TO {grantee}{option}"
-            if grant.grantor == self.owner:
-                yield statement
-            else:
-                yield f"SET SESSION AUTHORIZATION {postgres.identifier(grant.grantor)}"
-                yield statement
-                yield "RESET SESSION AUTHORIZATION"
+        yield from _granting(f"DATABASE {database}", self.owner, self.grants)
+
+
+def _granting(what: str, owner: str, grants: Iterable[Grant]) -> Iterator[str]:
+    yield f"REVOKE ALL ON {what} FROM PUBLIC, {postgres.identifier(owner)}"
+    # The owner's own grants first: the others can only pass on what they were given.
+    for grant in sorted(grants, key=lambda each: each.grantor != owner):
+        grantee = postgres.identifier(grant.grantee) if grant.grantee else "PUBLIC"
+        option = " WITH GRANT OPTION" if grant.grantable and grant.grantee else ""
+        statement = f"GRANT {grant.privilege} ON {what} TO {grantee}{option}"
+        if grant.grantor == owner:
+            yield statement
+        else:
+            yield f"SET SESSION AUTHORIZATION {postgres.identifier(grant.grantor)}"
+            yield statement
+            yield "RESET SESSION AUTHORIZATION"
 
 
 def read(session: Session) -> DatabaseProperties:
     """Read the properties of the session's database."""
     row = session.row(postgres.load_sql(__package__, "properties"))
+    public = row["public"]
     return DatabaseProperties(
         **{
             **row,
             "settings": tuple(Setting(**each) for each in row["settings"]),
-            "grants": tuple(Grant(**each) for each in row["grants"]),
-            "public": PublicSchema(**row["public"]) if row["public"] else None,
+            "grants": _grants(row),
+            "public": PublicSchema(**{**public, "grants": _grants(public)}) if public else None,
         }
     )
+
+
+def _grants(row: Mapping[str, Any]) -> tuple[Grant, ...]:
+    return tuple(Grant(**each) for each in row["grants"])

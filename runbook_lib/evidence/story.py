@@ -13,6 +13,7 @@ import pytest
 from _pytest._code.code import ReprFileLocation, TerminalRepr, Traceback
 from _pytest._io import TerminalWriter
 
+from runbook_lib.errors import RunbookError
 from runbook_lib.evidence import wording
 from runbook_lib.evidence.narrator import STYLES, label
 from runbook_lib.evidence.record import Ending, ScenarioRecord
@@ -71,7 +72,8 @@ def story(
         # What comes before the first line of our own is pytest, and pytest-bdd on the way to the step.
         first = next((number for number, entry in enumerate(excinfo.traceback) if entry in ours), 0)
         traceback = str(excinfo.getrepr(style="short", tbfilter=lambda _: Traceback(excinfo.traceback[first:])))
-    source = "" if ours == [] or scenario.ending is Ending.UNPROVEN else str(place.statement).strip().splitlines()[0]
+    says_it_all = scenario.ending is Ending.UNPROVEN or isinstance(excinfo.value, RunbookError)
+    source = "" if ours == [] or says_it_all else str(place.statement).strip().splitlines()[0]
     return Story(scenario, crash=crash, source=source, traceback=redacted(traceback))
 
 

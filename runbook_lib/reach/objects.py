@@ -24,7 +24,7 @@ import boto3
 import botocore.exceptions
 from botocore.config import Config
 
-from runbook_lib.errors import DamagedArtefact, Denied, NoRoom, NotFound, RunbookError, Unreachable
+from runbook_lib.errors import DamagedArtefact, Denied, NoRoom, NotFound, ProfileInvalid, RunbookError, Unreachable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -89,19 +89,27 @@ class Bucket:
     ) -> None:
         self.name = name
         access_key, secret_key = credentials or (None, None)
-        self.client: S3Client = boto3.client(
-            "s3",
-            endpoint_url=endpoint_url,
-            region_name=region,
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
-            config=Config(
-                connect_timeout=timeout_seconds,
-                read_timeout=timeout_seconds * 3,
-                retries={"mode": "standard", "max_attempts": 4},
-                max_pool_connections=16,
-            ),
-        )
+        try:
+            self.client: S3Client = boto3.client(
+                "s3",
+                endpoint_url=endpoint_url,
+                region_name=region,
+                aws_access_key_id=access_key,
+                aws_secret_access_key=secret_key,
+                config=Config(
+                    connect_timeout=timeout_seconds,
+                    read_timeout=timeout_seconds * 3,
+                    retries={"mode": "standard", "max_attempts": 4},
+                    max_pool_connections=16,
+                ),
+            )
+        except (ValueError, botocore.exceptions.BotoCoreError) as malformed:
+            raise ProfileInvalid(
+                f"the bucket {name}",
+                where=f"endpoint {endpoint_url}" if endpoint_url else "the AWS chain",
+                why=str(malformed),
+                remedy="write endpoint_url as http://host:port or https://host, and name a region that there is",
+            ) from malformed
         self.endpoint = str(self.client.meta.endpoint_url)
 
     def objects(self, prefix: str = "") -> list[StoredObject]:
@@ -164,7 +172,8 @@ class Bucket:
             aborts the upload, so that a producer that failed leaves no object behind
         :param on_bytes: told the number of bytes read so far
 
-        No part of the object is visible before the end; after any failure the upload is aborted.
+        No part of the object is visible before the end; after any failure the upload is aborted. Nothing is
+        overwritten: raise `Denied` if the key is taken.
         """
         with self._errors(f"to write {key}"):
             begun = self.client.create_multipart_upload(Bucket=self.name, Key=key, Metadata=dict(metadata or {}))
@@ -174,7 +183,7 @@ class Bucket:
             accept()
             with self._errors(f"to complete {key}"):
                 self.client.complete_multipart_upload(
-                    Bucket=self.name, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}
+                    Bucket=self.name, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
                 )
         except BaseException:
             with self._errors(f"to abort the upload of {key}"):
@@ -328,6 +337,13 @@ class Bucket:
                 why=str(missing),
                 remedy="give AWS credentials by AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role",
             ) from missing
+        except botocore.exceptions.ParamValidationError as malformed:
+            raise ProfileInvalid(
+                sought,
+                where=self._where,
+                why=" ".join(str(malformed).split()),
+                remedy="correct the bucket's name or the prefix in the profile",
+            ) from malformed
         except botocore.exceptions.BotoCoreError as silent:
             raise Unreachable(
                 sought,

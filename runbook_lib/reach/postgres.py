@@ -23,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
-from runbook_lib.errors import Denied, NotFound, RunbookError, Unreachable
+from runbook_lib.errors import Denied, NotFound, RunbookError, Unproven, Unreachable
 
 Row = dict[str, Any]
 
@@ -41,10 +41,12 @@ PINNED: Mapping[str, str] = {
     "jit": "off",  # compiling takes longer than these queries gain
     "row_security": "off",  # raise, rather than silently leave rows out
     "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
 }
 """Settings that change how content is written, fixed for every session that compares content."""
 
 _MAJOR = 10_000
+_TRANSACTION_TIMEOUT_SINCE = 170_000
 _ANY_BYTES = "LATIN1"
 """An encoding in which every byte is a character, for databases that do not say in which encoding their bytes are."""
 
@@ -90,6 +92,13 @@ class Session:
                 why=_first_line(refused),
                 remedy="run it as a role that may read it (pg_read_all_data, or a superuser for a full backup)",
             ) from refused
+        except UnicodeDecodeError as foreign:
+            raise Unproven(
+                "to read names as text",
+                where=describe(self.dsn),
+                why=f"the server sends {foreign.object[:40]!r}, which is not in the encoding of this database",
+                remedy="look for roles, role comments and settings that were made in a database of another encoding",
+            ) from foreign
 
     def row(self, query: str, *arguments: object, **named: object) -> Row:
         """Return the one row of a query; anything but one row is a defect of the query."""
@@ -166,9 +175,13 @@ def session(
         **(settings or {}),
     }
     connection = _connect(dsn, application_name, connect_timeout_seconds)
+    if connection.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
+        wanted["transaction_timeout"] = "0"
     with connection:
-        for name, value in wanted.items():
-            connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
+        connection.execute(
+            "SELECT pg_catalog.set_config(key, value, false) FROM pg_catalog.json_each_text(%s::pg_catalog.json)",
+            (json.dumps(wanted),),
+        )
         yield Session(connection, dsn)
 
 

@@ -92,7 +92,7 @@ class Workspace:
 
         Raise `Unproven` or an error below it where no private place can be had there.
         """
-        parent = Path(os.path.realpath(parent or tempfile.gettempdir()))
+        parent = Path(os.path.realpath(parent or _temporary_folder()))
         _must_be_enterable(parent)
         sweep(parent)
         try:
@@ -418,6 +418,15 @@ def _made_up_account(name: str, refused: set[int]) -> Account:
         why="every one of them is in use",
         remedy="run as an ordinary user",
     )
+
+
+def _temporary_folder() -> Path:
+    """Return the machine's folder for temporary files, usable or not.
+
+    Python passes over a TMPDIR that cannot be used, in silence. Somebody chose it, for its room or because restored
+    data may lie nowhere else, so that another place is no answer.
+    """
+    return Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
 
 
 def _has_name(uid: int) -> bool:

@@ -8,14 +8,20 @@ B-tree. It leaves invalid indexes out, which the comparison of catalogs does not
 from __future__ import annotations
 
 import queue
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from runbook_lib.outcome import Check, Finding, Outcome
 from runbook_lib.phases import Progress, Watcher, nobody
 from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import Row
 
+_AMCHECK = """
+SELECT pg_catalog.quote_ident(n.nspname) AS schema
+  FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+ WHERE e.extname = 'amcheck'
+"""
 _RELATIONS = """
 SELECT c.oid, c.oid::pg_catalog.regclass::text AS name, c.relkind = 'i' AS is_index,
        pg_catalog.pg_relation_size(c.oid) AS bytes
@@ -37,26 +43,52 @@ def heap_and_indexes_are_sound(dsn: str, *, deep: bool = False, workers: int = 2
         the cost, and a tier of its own
     """
     question, where = "heap and indexes are sound", postgres.describe(dsn)
-    with postgres.session(dsn, read_only=False) as session:
-        try:
-            session.execute("CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA pg_catalog")
-        except postgres.DriverError as missing:
-            finding = Finding(
-                "integrity.amcheck",
-                "amcheck",
-                str(missing).splitlines()[0],
-                Outcome.UNPROVEN,
-                "install PostgreSQL's contrib modules on the drill's machine",
-            )
-            return Check(question, where, "nothing", (finding,))
-        relations = session.rows(_RELATIONS)
-    findings = _check_all(dsn, relations, deep=deep, workers=workers, watch=watch)
+    try:
+        with _amcheck(dsn) as (session, schema):
+            relations = session.rows(_RELATIONS)
+            findings = _check_all(dsn, relations, schema, deep=deep, workers=workers, watch=watch)
+    except _NotInstalled as missing:
+        finding = Finding(
+            "integrity.amcheck",
+            "amcheck",
+            str(missing),
+            Outcome.UNPROVEN,
+            "install PostgreSQL's contrib modules on the drill's machine",
+        )
+        return Check(question, where, "nothing", (finding,))
     indexes = sum(1 for row in relations if row["is_index"])
     looked_at = f"{len(relations) - indexes} tables and {indexes} B-trees{', every row in every index' if deep else ''}"
     return Check(question, where, looked_at, tuple(findings))
 
 
-def _check_all(dsn: str, relations: Sequence[Row], *, deep: bool, workers: int, watch: Watcher) -> list[Finding]:
+class _NotInstalled(Exception):
+    """The server cannot give us amcheck; the text says why."""
+
+
+@contextmanager
+def _amcheck(dsn: str) -> Iterator[tuple[postgres.Session, str]]:
+    """Have amcheck in the copy for a while; yields a session and the schema of its functions.
+
+    A source that uses amcheck brought its own along, in whatever schema. One that we install is removed again, so that
+    the copy can be compared afterwards as well as before; and no event trigger of the copy's is to take note of it.
+    """
+    with postgres.session(dsn, read_only=False, settings={"session_replication_role": "replica"}) as session:
+        there = session.rows(_AMCHECK)
+        if not there:
+            try:
+                session.execute("CREATE EXTENSION amcheck SCHEMA pg_catalog")
+            except postgres.DriverError as missing:
+                raise _NotInstalled(str(missing).splitlines()[0]) from missing
+        try:
+            yield session, session.value(_AMCHECK)
+        finally:
+            if not there:
+                session.execute("DROP EXTENSION amcheck")
+
+
+def _check_all(
+    dsn: str, relations: Sequence[Row], schema: str, *, deep: bool, workers: int, watch: Watcher
+) -> list[Finding]:
     waiting: queue.SimpleQueue[Row] = queue.SimpleQueue()
     for row in relations:
         waiting.put(row)
@@ -71,7 +103,7 @@ def _check_all(dsn: str, relations: Sequence[Row], *, deep: bool, workers: int, 
                     row = waiting.get_nowait()
                 except queue.Empty:
                     return
-                findings.extend(_check_one(session, row, deep=deep))
+                findings.extend(_check_one(session, row, schema, deep=deep))
                 done.append(row["bytes"])
                 watch(Progress("amcheck", sum(done), total, "bytes", row["name"]))
 
@@ -81,17 +113,17 @@ def _check_all(dsn: str, relations: Sequence[Row], *, deep: bool, workers: int, 
     return findings
 
 
-def _check_one(session: postgres.Session, row: Row, *, deep: bool) -> list[Finding]:
+def _check_one(session: postgres.Session, row: Row, schema: str, *, deep: bool) -> list[Finding]:
     remedy = "do not rely on this backup or this machine's libraries; run pg_amcheck on the source"
     try:
         if not row["is_index"]:
-            corrupt = session.rows("SELECT blkno, msg FROM pg_catalog.verify_heapam(%s::oid::regclass)", row["oid"])
+            corrupt = session.rows(f"SELECT blkno, msg FROM {schema}.verify_heapam(%s::oid::regclass)", row["oid"])
             return [
                 Finding("integrity.heap", row["name"], f"block {each['blkno']}: {each['msg']}", remedy=remedy)
                 for each in corrupt
             ]
         call = "bt_index_parent_check(%s::oid::regclass, true, true)" if deep else "bt_index_check(%s::oid::regclass)"
-        session.rows(f"SELECT pg_catalog.{call}", row["oid"])
+        session.rows(f"SELECT {schema}.{call}", row["oid"])
     except postgres.DriverError as corrupt:
         return [Finding("integrity.index", row["name"], str(corrupt).splitlines()[0], remedy=remedy)]
     return []

@@ -214,16 +214,17 @@ def _must_have_room(backup: Backup, workspace: Workspace) -> None:
 
 
 def _create(session: Session, name: str, backup: Backup, archive: Archive, server: PostgresServer) -> Iterator[Finding]:
-    """Create roles and the empty database; yield what the target could not give it."""
+    """Create the empty database and the roles; yield what the target could not give it."""
     if ownership.exists(session, name):
         ownership.remove(session, name)  # left over by a drill that died, or refused as somebody else's
     if backup.manifest is None:
         session.execute(f"CREATE DATABASE {postgres.identifier(name)} TEMPLATE template0 ENCODING 'UTF8'")
     else:
         _must_have_extensions(session, backup)
-        yield from _create_roles(archive.globals_of(backup), server)
         yield from _create_database(session, name, backup.manifest.properties)
     ownership.mark(session, name, server.workspace.id)
+    if backup.manifest:
+        yield from _create_roles(archive.globals_of(backup), server, name)
 
 
 def _must_have_extensions(session: Session, backup: Backup) -> None:
@@ -239,14 +240,17 @@ def _must_have_extensions(session: Session, backup: Backup) -> None:
         )
 
 
-def _create_roles(roles: bytes | None, server: PostgresServer) -> Iterator[Finding]:
-    """Run the globals dump by psql of the server's own version, which knows how to confine what is in it."""
+def _create_roles(roles: bytes | None, server: PostgresServer, name: str) -> Iterator[Finding]:
+    """Run the globals dump by psql of the server's own version, which knows how to confine what is in it.
+
+    It runs in the new database: names of roles are stored in the encoding of the database in which they are made.
+    """
     if roles is None:
         return
     ran = programs.run(
         [server.tools.program("psql"), "--no-psqlrc", "--quiet", "--file=-"],
         sought="to create the roles of the backup",
-        env=postgres.libpq_environment(server.dsn()),
+        env=postgres.libpq_environment(server.dsn(name)),
         stdin=roles,
         timeout_seconds=300,
         workspace=server.workspace,

@@ -20,7 +20,7 @@ class Mutation:
     name: str
     """What was done, as a reader of the report would say it."""
     row: int
-    """Its row in the catalogue of bad backups; 0 for the twin that nothing was done to."""
+    """Its row in the catalogue of bad backups."""
     sql: str
     """How it is done; ``{database}`` stands for the copy's name."""
     finds: tuple[str, ...]
@@ -32,23 +32,14 @@ class Mutation:
     outcome: Outcome = Outcome.FAILED
     """What the findings must amount to."""
 
-    @property
-    def is_healthy(self) -> bool:
-        """Whether nothing was done, so that nothing may be found."""
-        return not self.finds
-
     def missed(self, findings: Iterable[Finding]) -> list[str]:
         """Return what should have been found, and was not."""
         found = [_named(finding) for finding in findings if finding.outcome is self.outcome]
         return [wanted for wanted in self.finds if not any(fnmatchcase(name, wanted) for name in found)]
 
-    def unexplained(self, findings: Iterable[Finding]) -> list[Finding]:
-        """Return what was found, and does not come from what was done."""
-        return [
-            finding
-            for finding in findings
-            if not any(fnmatchcase(_named(finding), known) for known in (*self.finds, *self.also))
-        ]
+    def explains(self, finding: Finding) -> bool:
+        """Return whether what was found comes from what was done."""
+        return any(fnmatchcase(_named(finding), known) for known in (*self.finds, *self.also))
 
 
 def mutation(
@@ -62,9 +53,6 @@ def mutation(
 ) -> Mutation:
     """Write a mutation down in one line of a catalogue."""
     return Mutation(name, row, sql, finds, tuple(also), undo, outcome)
-
-
-HEALTHY_TWIN = Mutation("nothing was done", 0, "", ())
 
 
 def _named(finding: Finding) -> str:

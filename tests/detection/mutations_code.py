@@ -112,7 +112,7 @@ FUNCTIONS = tuple(
     for name, sql, *finds in (
         ("its body", f"CREATE OR REPLACE FUNCTION {_TENANT} RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE COST 1"
          " AS $$ SELECT NULL::pg_catalog.uuid $$", f"catalog.function {_TENANT}"),
-        ("white space in its body", "CREATE OR REPLACE FUNCTION audit.refuse() RETURNS trigger LANGUAGE plpgsql"
+        ("its body in plpgsql", "CREATE OR REPLACE FUNCTION audit.refuse() RETURNS trigger LANGUAGE plpgsql"
          " AS $$ BEGIN RETURN OLD; END $$", "catalog.function audit.refuse()"),
         ("a value less in the list of a parsed body",
          """CREATE OR REPLACE FUNCTION public.open_futures(tenant uuid) RETURNS bigint LANGUAGE sql STABLE BEGIN ATOMIC
@@ -221,7 +221,7 @@ TYPES = (
           also=("catalog.domain_constraint public.positive_amount positive_amount_not_null",)),
     _type("a composite's attribute too many", "ALTER TYPE public.postal_address ADD ATTRIBUTE country text CASCADE",
           "catalog.composite_type public.postal_address",
-          also=("content.hash public.tenants", "content.hash ops.every_type")),
+          also=("content.hash public.tenants", "content.hash ops.every_type", "catalog.view_query ops.places")),
     _type("a composite's attribute renamed", "ALTER TYPE public.postal_address RENAME ATTRIBUTE street TO road CASCADE",
           "catalog.composite_type public.postal_address", also=("catalog.function *",)),
     _type("a range's function", "UPDATE pg_range SET rngsubdiff = 'pg_catalog.float8mi'::regproc WHERE rngtypid ="

@@ -101,6 +101,9 @@ VALUES = (
            "UPDATE ops.feature_flags SET name = 'flag-' || (ARRAY[2, 3, 1])[id] WHERE id <= 3", "ops.feature_flags"),
     _value("the values of two columns swapped in one row",
            "UPDATE ops.settings_history SET name = value, value = name WHERE value = md5('1')", "ops.settings_history"),
+    _value("a value moved to a column that was NULL",
+           "UPDATE ops.every_type SET a_text = NULL, a_varchar = '%s' WHERE id = 4; UPDATE ops.every_type SET"
+           " a_name = '%s', a_varchar = NULL WHERE id = 4", "ops.every_type"),
     _value("a duplicate instead of a missing row",
            """UPDATE ops.heartbeats SET (host, beat_at, load) = (SELECT host, beat_at, load FROM ops.heartbeats
            ORDER BY host LIMIT 1) WHERE ctid = (SELECT ctid FROM ops.heartbeats ORDER BY host DESC LIMIT 1)""",
@@ -140,7 +143,7 @@ TYPES = (
     _typed("smallint", "an_int2 = 2"),
     _typed("bigint", "an_int8 = an_int8 - 1", 3),
     _typed("real, the last bit", "a_float4 = 1.1000001"),
-    _typed("double precision, 0 for -0", "a_float8 = 0"),
+    _typed("double precision, -0 for 0", "a_float8 = '-0'"),
     _typed("double precision, the last bit", "a_float8 = 0.3", 4),
     _typed("double precision, NaN for NULL", "a_float8 = NULL", 2),
     _typed("numeric, 1.00 for 1.0", "a_numeric = 1.00"),

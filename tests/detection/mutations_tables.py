@@ -163,8 +163,13 @@ CREATE TABLE ops.again (beat_at timestamptz NOT NULL, host text NOT NULL, load f
 INSERT INTO ops.again SELECT beat_at, host, load FROM ops.heartbeats;
 DROP TABLE ops.heartbeats; ALTER TABLE ops.again RENAME TO heartbeats"""
 
+_CASCADES = {
+    "its collation": ("catalog.index public.training_clients_by_name",),
+    "another name": ("catalog.rule ops.heartbeats heartbeats_tell",),
+}
+
 COLUMNS = tuple(
-    mutation(15, f"column: {name}", sql, *finds)
+    mutation(15, f"column: {name}", sql, *finds, also=_CASCADES.get(name, ()))
     for name, sql, *finds in (
         ("a default changed", "ALTER TABLE public.users ALTER COLUMN role SET DEFAULT 'owner'",
          "catalog.column_default public.users role"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,9 +17,11 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from runbook_lib.backup.catalog import Archive
+from runbook_lib.errors import RunbookError
 from runbook_lib.outcome import Outcome
 from runbook_lib.reach import postgres
 from runbook_lib.reach.binaries import PostgresTools, find
+from runbook_lib.reach.postgres import Session
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.sandbox import loading
@@ -51,25 +53,32 @@ class Source:
         return dsn
 
 
-Sources = Callable[[int | PostgresTools], Source]
+class Sources:
+    """Gives the server of a major version, or of certain programs; it is started when it is first asked for."""
+
+    def __init__(self, workspace: Workspace, running: ExitStack) -> None:
+        self._workspace = workspace
+        self._running = running
+        self._started: dict[tuple[Path, str], Source] = {}
+
+    def __call__(self, wanted: int | PostgresTools, apart: str = "") -> Source:
+        """Return a server.
+
+        :param apart: a name for a server of its own, for a test that leaves something in the whole cluster
+        """
+        tools = find(wanted) if isinstance(wanted, int) else wanted
+        if (tools.bin, apart) not in self._started:
+            settings: Mapping[str, str] = {**FAST, "wal_level": "replica", "shared_buffers": "32MB"}
+            server = PostgresServer.start(self._workspace, tools, name=f"s{len(self._started)}", settings=settings)
+            self._running.callback(server.stop)
+            self._started[tools.bin, apart] = Source(server)
+        return self._started[tools.bin, apart]
 
 
 @pytest.fixture(scope="module")
 def sources() -> Iterator[Sources]:
-    """Gives the server of a major version, or of certain programs; it is started when it is first asked for."""
-    started: dict[Path, Source] = {}
     with Workspace.open() as workspace, ExitStack() as running:
-
-        def of(wanted: int | PostgresTools) -> Source:
-            tools = find(wanted) if isinstance(wanted, int) else wanted
-            if tools.bin not in started:
-                settings: Mapping[str, str] = {**FAST, "wal_level": "replica", "shared_buffers": "32MB"}
-                server = PostgresServer.start(workspace, tools, name=f"s{len(started)}", settings=settings)
-                running.callback(server.stop)
-                started[tools.bin] = Source(server)
-            return started[tools.bin]
-
-        yield of
+        yield Sources(workspace, running)
 
 
 @pytest.fixture
@@ -158,7 +167,7 @@ class TestLocales:
 
 class TestEncodings:
     def test_latin1(self, sources: Sources, name: str, archive: Archive) -> None:
-        dsn = sources(17).database(
+        dsn = sources(17, apart="latin1").database(
             name,
             "CREATE TABLE public.grün (größe text, \"ÄÖ\" varchar(3) DEFAULT 'äöü')",
             "INSERT INTO public.grün SELECT chr(n) || 'ß', 'é' || chr(n) FROM generate_series(160, 255) AS n",
@@ -173,7 +182,7 @@ class TestEncodings:
         must_be_silent(drill(dsn, archive))
 
     def test_bytes_that_are_no_utf8(self, sources: Sources, name: str, archive: Archive) -> None:
-        dsn = sources(17).database(
+        dsn = sources(17, apart="sql_ascii").database(
             name,
             "CREATE TABLE public.letters (id int PRIMARY KEY, word text DEFAULT E'\\xe4')",
             "INSERT INTO public.letters SELECT n, convert_from(set_byte('\\x00', 0, n), 'SQL_ASCII')"
@@ -191,13 +200,14 @@ class TestEncodings:
 HABITS = {
     "public dropped": "DROP SCHEMA public",
     "public made anew": "DROP SCHEMA public; CREATE SCHEMA public; CREATE TABLE public.t (n int)",
-    "public given away": "CREATE ROLE landlord; ALTER SCHEMA public OWNER TO landlord; COMMENT ON SCHEMA public IS 'ours'",
+    "public given away": "CREATE ROLE landlord;"
+    " ALTER SCHEMA public OWNER TO landlord; COMMENT ON SCHEMA public IS 'ours'",
     "public closed": "REVOKE ALL ON SCHEMA public FROM PUBLIC; REVOKE ALL ON LANGUAGE plpgsql FROM PUBLIC",
     "plpgsql dropped": "DROP EXTENSION plpgsql",
     "settings": "ALTER DATABASE {database} SET search_path = '$user', \"a b\", public;"
     " ALTER DATABASE {database} SET my.setting = 'it''s';"
     " ALTER DATABASE {database} SET default_transaction_read_only = on;"
-    " ALTER DATABASE {database} SET statement_timeout = '1ms';"
+    " ALTER DATABASE {database} SET statement_timeout = '1s';"
     " ALTER DATABASE {database} SET \"DateStyle\" = 'German';"
     " ALTER DATABASE {database} SET client_encoding = 'LATIN1';"
     " ALTER DATABASE {database} SET quote_all_identifiers = on;"
@@ -209,7 +219,8 @@ HABITS = {
     " SET ROLE clerk; GRANT CONNECT ON DATABASE {database} TO intern; RESET ROLE",
     "unlogged and empty": "CREATE UNLOGGED TABLE public.u (n int); INSERT INTO public.u VALUES (1);"
     " CREATE TABLE public.nothing (); INSERT INTO public.nothing DEFAULT VALUES",
-    "dropped and added columns": "CREATE TABLE public.t (a int, b text, c int); INSERT INTO public.t VALUES (1, 'x', 2);"
+    "dropped and added columns": "CREATE TABLE public.t (a int, b text, c int);"
+    " INSERT INTO public.t VALUES (1, 'x', 2);"
     " ALTER TABLE public.t DROP b; ALTER TABLE public.t ADD d int DEFAULT 7; ALTER TABLE public.t ADD e text",
 }
 
@@ -262,51 +273,81 @@ class TestShapes:
 class TestBackupRole:
     """A role that is no superuser: what it cannot read is unproven, and neither failed nor passed."""
 
-    SETUP = (
-        "CREATE TABLE public.t (n int PRIMARY KEY)",
-        "INSERT INTO public.t SELECT generate_series(1, 10)",
-        "CREATE SEQUENCE public.s",
-    )
-
     @pytest.fixture
-    def reader(self, sources: Sources, name: str) -> Iterator[tuple[Source, str]]:
+    def reader(self, sources: Sources, name: str) -> Iterator[tuple[Session, str]]:
+        """A superuser's session in the test's database, and how the role connects to it."""
         source = sources(17)
-        source.database(name, *self.SETUP, "CREATE ROLE reader LOGIN IN ROLE pg_read_all_data")
-        yield source, make_conninfo(source.server.dsn(name), user="reader")
+        dsn = source.database(
+            name,
+            "CREATE TABLE public.t (n int PRIMARY KEY)",
+            "INSERT INTO public.t SELECT generate_series(1, 10)",
+            "CREATE SEQUENCE public.s",
+            "CREATE ROLE reader LOGIN",
+        )
+        with postgres.session(dsn, read_only=False) as superuser:
+            yield superuser, make_conninfo(dsn, user="reader")
         with postgres.session(source.server.dsn(), read_only=False) as session:
             session.execute(f"DROP DATABASE {name}")
             session.execute("DROP ROLE reader")
 
-    def test_large_objects_are_unproven(self, reader: tuple[Source, str], archive: Archive) -> None:
-        drilled = drill(reader[1], archive)
-        assert {(found.check, found.outcome) for found in drilled.findings} == {
-            ("content.large_objects", Outcome.UNPROVEN)
-        }, drilled.says()
+    def test_that_may_read_all_data_proves_everything(self, reader: tuple[Session, str], archive: Archive) -> None:
+        superuser, dsn = reader
+        superuser.execute("GRANT pg_read_all_data TO reader")
+        must_be_silent(drill(dsn, archive))
+
+    def test_that_may_read_tables_leaves_large_objects_unproven(
+        self, reader: tuple[Session, str], archive: Archive
+    ) -> None:
+        superuser, dsn = reader
+        superuser.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+        superuser.execute("GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO reader")
+        drilled = drill(dsn, archive)
+        found = {(finding.check, finding.outcome) for finding in drilled.findings}
+        assert found == {("content.large_objects", Outcome.UNPROVEN)}, drilled.says()
         assert drilled.outcome is Outcome.UNPROVEN
 
-    def test_nothing_is_unproven_once_it_may_read_them(self, reader: tuple[Source, str], archive: Archive) -> None:
-        source, dsn = reader
-        with postgres.session(
-            postgres.with_database(source.server.dsn(), postgres.database_of(dsn)), read_only=False
-        ) as session:
-            session.execute("GRANT SELECT ON pg_catalog.pg_largeobject TO reader")
-        must_be_silent(drill(dsn, archive))
+    @pytest.mark.parametrize(
+        ("hidden", "said"),
+        [
+            ("CREATE TABLE public.secret (n int)", "permission denied for table secret"),
+            (
+                "ALTER TABLE public.t ENABLE ROW LEVEL SECURITY; GRANT SELECT ON public.t TO reader",
+                "would be affected by row-level security policy",
+            ),
+            ("SELECT lo_from_bytea(0, 'x')", "permission denied for large object"),
+        ],
+    )
+    def test_that_may_not_read_everything_takes_no_backup(
+        self, hidden: str, said: str, reader: tuple[Session, str], archive: Archive
+    ) -> None:
+        superuser, dsn = reader
+        superuser.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+        superuser.execute("GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO reader")
+        superuser.execute(hidden)
+        with pytest.raises(RunbookError, match=said):
+            drill(dsn, archive)
+        assert archive.bucket.objects(archive.prefix) == []
+        assert archive.bucket.unfinished_uploads(archive.prefix) == []
 
 
 TWO_THOUSAND_TABLES = r"""
 DO $$
 DECLARE
-    schemas text[] := ARRAY['public', 'sales', 'Sales', 'select', 'with space', 'a"quote', 'dot.ted', 'größe', E'back\\slash', 'per%cent'];
+    schemas text[] := ARRAY['public', 'sales', 'Sales', 'select', 'with space', 'a"quote', 'dot.ted', 'größe',
+                            E'back\\slash', 'per%cent'];
     names text[] := ARRAY['order', 'user', 'Group', 'tab le', 'a"b', 'c''d', 'e.f', 'ü', '%s', 'x' || repeat('y', 50)];
+    named text;
     made text;
 BEGIN
     FOR s IN 1 .. 10 LOOP
         EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', schemas[s]);
         FOR n IN 0 .. 199 LOOP
-            made := format('%I.%I', schemas[s], names[n % 10 + 1] || CASE WHEN n < 10 THEN '' ELSE '_' || n END);
-            EXECUTE format('CREATE TABLE %s (id serial PRIMARY KEY, %I text NOT NULL CHECK (%2$I <> ''no''), amount numeric DEFAULT 1.50)',
-                           made, names[n % 10 + 1]);
-            EXECUTE format('INSERT INTO %s (%I) SELECT g::text FROM generate_series(1, %s) g', made, names[n % 10 + 1], n % 3);
+            named := names[n % 10 + 1];
+            made := format('%I.%I', schemas[s], named || CASE WHEN n < 10 THEN '' ELSE '_' || n END);
+            EXECUTE format('CREATE TABLE %s (id serial PRIMARY KEY, %I text CHECK (%2$I <> ''no''), amount numeric)',
+                           made, named);
+            EXECUTE format('INSERT INTO %s (%I, amount) SELECT g, 1.5 FROM generate_series(1, %s) g',
+                           made, named, n % 3);
         END LOOP;
     END LOOP;
 END

@@ -21,7 +21,12 @@ SELECT pg_catalog.pg_encoding_to_char(d.encoding)::text AS encoding,
                             'grantor', pg_catalog.pg_get_userbyid(a.grantor)::text))
                    FROM pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))) a), '[]') AS grants,
        (SELECT pg_catalog.json_build_object('owner', pg_catalog.pg_get_userbyid(n.nspowner)::text,
-                                            'comment', coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), ''))
+                                            'comment', coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), ''),
+                                            'grants', coalesce((SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
+                            'grantee', CASE WHEN a.grantee = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(a.grantee)::text END,
+                            'privilege', a.privilege_type, 'grantable', a.is_grantable,
+                            'grantor', pg_catalog.pg_get_userbyid(a.grantor)::text))
+                   FROM pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) a), '[]'))
           FROM pg_catalog.pg_namespace n WHERE n.nspname = 'public') AS public,
        EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname = 'plpgsql') AS plpgsql
   FROM pg_catalog.pg_database d

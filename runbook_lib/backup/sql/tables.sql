@@ -26,8 +26,13 @@ SELECT c.oid,
             ELSE pg_catalog.pg_table_size(c.oid) END AS bytes,
        coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
            'name', a.attname,
-           'type', CASE WHEN bn.nspname = 'pg_catalog' THEN b.typname::text ELSE '' END,
+           'type', CASE WHEN b.typtype = 'e' THEN 'enum' WHEN bn.nspname = 'pg_catalog' THEN b.typname::text ELSE '' END,
            'is_array', b.typcategory = 'A',
+           'has_text', coalesce(en.nspname, bn.nspname) = 'pg_catalog' AND b.typname NOT IN ('xml', '_xml', 'bpchar'),
+           -- From 18 on a NOT NULL can be NOT VALID, and NULLs be there all the same.
+           'not_null', a.attnotnull AND c.relkind <> 'm'
+                       AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint nn
+                                        WHERE nn.conrelid = c.oid AND nn.contype = 'n' AND NOT nn.convalidated),
            'deterministic', coalesce(co.collisdeterministic, true)
        ) ORDER BY a.attnum) FILTER (WHERE a.attnum IS NOT NULL), '[]') AS columns
   FROM pg_catalog.pg_class c
@@ -36,6 +41,8 @@ SELECT c.oid,
   LEFT JOIN base_type bt ON bt.oid = a.atttypid
   LEFT JOIN pg_catalog.pg_type b ON b.oid = bt.base
   LEFT JOIN pg_catalog.pg_namespace bn ON bn.oid = b.typnamespace
+  LEFT JOIN pg_catalog.pg_type e ON e.oid = b.typelem AND b.typcategory = 'A'
+  LEFT JOIN pg_catalog.pg_namespace en ON en.oid = e.typnamespace
   LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
  WHERE (c.relkind IN ('r', 'm') OR c.oid IN (SELECT r.oid FROM read_as_one r))
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(c.oid) a (oid)

@@ -1,0 +1,74 @@
+"""A disk that is full, or becomes full, where the drill restores to: unproven, because the backup may be perfect."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runbook_lib.backup import dump
+from runbook_lib.backup.catalog import Archive
+from runbook_lib.reach import postgres
+from tests.bad_input.conftest import DRILL, PERMIT, User, World
+from tests.bad_input.test_profiles import must_say
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def disk(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A disk of as many MiB as the parameter says."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root can mount a small disk")
+    folder = Path(tempfile.mkdtemp(prefix="disk", dir="/tmp"))
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={request.param}m,mode=0755", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        folder.rmdir()
+        pytest.skip(f"this machine lets nobody mount a small disk: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+        folder.rmdir()
+
+
+@pytest.fixture(scope="session")
+def big(world: World) -> str:
+    """The prefix of a backup that needs 60 MB and more when it is restored."""
+    with postgres.session(world.server.dsn(), read_only=False) as session:
+        session.execute("CREATE DATABASE big")
+    with postgres.session(world.server.dsn("big"), read_only=False) as session:
+        session.execute(
+            "CREATE TABLE public.t AS SELECT n, repeat(md5(n::text), 6) FROM generate_series(1, 200000) AS n"
+        )
+        session.execute("CREATE INDEX ON public.t (n)")
+    dump.take(world.server.dsn("big"), Archive(world.bucket, "big/"), permit=PERMIT, kind="daily")
+    return "big/"
+
+
+@pytest.mark.parametrize("disk", [8, 40], indirect=True)
+def test_there_is_no_room_for_the_backup(disk: Path, big: str, user: User) -> None:
+    ran = user.runs(*DRILL, profile=user.profile(restore__folder=str(disk), backups__prefix=big))
+    must_say(ran, "room for s3://backups/big/daily/", str(disk), "GB are needed", "free space there")
+
+
+@pytest.mark.parametrize("disk", [20], indirect=True)
+def test_there_is_no_room_for_a_server(disk: Path, user: User) -> None:
+    ran = user.runs(*DRILL, profile=user.profile(restore__folder=str(disk)))
+    must_say(ran, str(disk), "No space left on device")
+
+
+@pytest.mark.parametrize("disk", [100, 120, 140], indirect=True)
+def test_the_disk_becomes_full_during_the_restore(disk: Path, big: str, user: User) -> None:
+    ran = user.runs(*DRILL, profile=user.profile(restore__folder=str(disk), backups__prefix=big))
+    must_say(ran, "No space left on device")

@@ -1,0 +1,186 @@
+"""Who owns what, and who may do what with it (rows 16 and 18)."""
+
+from __future__ import annotations
+
+from tests.detection.mutation import mutation
+
+_USAGE_OF = "public.usage_of(uuid,timestamp with time zone,text[])"
+
+OWNERS = tuple(
+    mutation(16, f"owner of a {what}", sql, f"catalog.{what.replace(' ', '_')} {name}", also=also)
+    for what, sql, name, also in (
+        ("table", "ALTER TABLE public.tenants OWNER TO postgres", "public.tenants",
+         ("catalog.grant table public.tenants", "catalog.grant column public.tenants.*",
+          "catalog.sequence public.tenants_number_seq", "catalog.grant sequence public.tenants_number_seq")),
+        ("view", "ALTER VIEW public.active_users OWNER TO postgres", "public.active_users",
+         ("catalog.grant view public.active_users",)),
+        ("materialized view", "ALTER MATERIALIZED VIEW public.usage_by_month OWNER TO postgres",
+         "public.usage_by_month", ("catalog.grant materialized view public.usage_by_month",)),
+        ("sequence", "ALTER SEQUENCE ops.ledger_entry OWNER TO postgres", "ops.ledger_entry",
+         ("catalog.grant sequence ops.ledger_entry",)),
+        ("schema", "ALTER SCHEMA audit OWNER TO postgres", "audit", ("catalog.grant schema audit",)),
+        ("function", "ALTER FUNCTION audit.refuse() OWNER TO postgres", "audit.refuse()",
+         ("catalog.grant function audit.refuse()",)),
+        ("procedure", "ALTER PROCEDURE ops.close_client(uuid, integer) OWNER TO postgres",
+         "ops.close_client(uuid,integer)", ("catalog.grant function ops.close_client(uuid,integer)",)),
+        ("aggregate", "ALTER AGGREGATE ops.first_known(anyelement) OWNER TO postgres", "ops.first_known(anyelement)",
+         ("catalog.grant function ops.first_known(anyelement)",)),
+        ("enum", "ALTER TYPE public.region OWNER TO postgres", "public.region", ("catalog.grant type public.region",)),
+        ("domain", "ALTER DOMAIN public.slug OWNER TO postgres", "public.slug", ("catalog.grant type public.slug",)),
+        ("large object", "ALTER LARGE OBJECT 900003 OWNER TO postgres", "900003",
+         ("catalog.grant large object 900003",)),
+        ("foreign server", "ALTER SERVER billing OWNER TO postgres", "billing",
+         ("catalog.grant foreign server billing",)),
+        ("publication", "ALTER PUBLICATION tensafe_usage OWNER TO postgres", "tensafe_usage", ()),
+        ("extended statistics", "ALTER STATISTICS ops.futures_done OWNER TO postgres", "ops.futures_done", ()),
+        ("operator", "ALTER OPERATOR ops.=~= (public.postal_address, public.postal_address) OWNER TO postgres",
+         "ops.=~=(public.postal_address,public.postal_address)", ()),
+        ("operator class", "ALTER OPERATOR CLASS ops.absolute_value_ops USING btree OWNER TO postgres",
+         "ops.absolute_value_ops using btree", ()),
+        ("text search configuration", "ALTER TEXT SEARCH CONFIGURATION ops.model_names OWNER TO postgres",
+         "ops.model_names", ()),
+        ("text search dictionary", "ALTER TEXT SEARCH DICTIONARY ops.as_written OWNER TO postgres",
+         "ops.as_written", ()),
+        ("collation", "ALTER COLLATION ops.code_point OWNER TO postgres", "ops.code_point", ()),
+    )
+)  # fmt: skip
+
+GRANTS = tuple(
+    mutation(16, f"grant: {name}", sql, f"catalog.grant {of}")
+    for name, sql, of in (
+        ("on a table lost", "REVOKE SELECT ON public.tenants FROM tensafe_readonly", "table public.tenants"),
+        ("one privilege of several on a table lost", "REVOKE DELETE ON public.users FROM tensafe",
+         "table public.users"),
+        ("on a table widened to a role", "GRANT DELETE ON public.usage_events TO tensafe", "table public.usage_events"),
+        ("on a table widened to everybody", "GRANT SELECT ON public.audit_logs TO PUBLIC", "table public.audit_logs"),
+        ("on a table, all of it lost", "REVOKE ALL ON public.futures FROM tensafe", "table public.futures"),
+        ("on a table, the option to pass it on lost",
+         "REVOKE GRANT OPTION FOR SELECT ON public.audit_logs FROM tensafe_auditor CASCADE", "table public.audit_logs"),
+        ("on a table, given by another",
+         "SET ROLE tensafe_auditor; REVOKE SELECT ON public.audit_logs FROM tensafe_report; RESET ROLE;"
+         " GRANT SELECT ON public.audit_logs TO tensafe_report", "table public.audit_logs"),
+        ("on a partition lost", "REVOKE SELECT ON public.usage_events_2025_10 FROM tensafe_auditor",
+         "table public.usage_events_2025_10"),
+        ("the owner's own back", "GRANT ALL ON ops.legacy_invoices TO tensafe_owner", "table ops.legacy_invoices"),
+        ("to maintain lost", "REVOKE MAINTAIN ON public.futures FROM tensafe_migrator", "table public.futures"),
+        ("on a view too many", "GRANT SELECT ON public.active_users TO PUBLIC", "view public.active_users"),
+        ("on a materialized view lost", "REVOKE SELECT ON public.usage_by_month FROM tensafe_readonly",
+         "materialized view public.usage_by_month"),
+        ("on a foreign table lost", "REVOKE SELECT ON ops.remote_invoices FROM tensafe_readonly",
+         "foreign table ops.remote_invoices"),
+        ("on a column lost", "REVOKE SELECT (full_name) ON public.users FROM tensafe_readonly",
+         "column public.users.full_name"),
+        ("on a column widened", "GRANT SELECT (password_hash) ON public.users TO tensafe_readonly",
+         "column public.users.password_hash"),
+        ("on a column for another purpose", "GRANT UPDATE (id) ON public.tenants TO tensafe_migrator",
+         "column public.tenants.id"),
+        ("on a schema lost", "REVOKE USAGE ON SCHEMA public FROM tensafe_readonly", "schema public"),
+        ("on a schema widened", "GRANT CREATE ON SCHEMA public TO PUBLIC", "schema public"),
+        ("on a schema, the option to pass it on lost",
+         "REVOKE GRANT OPTION FOR USAGE ON SCHEMA ops FROM tensafe_migrator", "schema ops"),
+        ("on a sequence lost", "REVOKE USAGE ON SEQUENCE public.futures_id_seq FROM tensafe",
+         "sequence public.futures_id_seq"),
+        ("on a sequence widened", "GRANT UPDATE ON SEQUENCE ops.ledger_entry TO tensafe", "sequence ops.ledger_entry"),
+        ("on a function lost", f"REVOKE EXECUTE ON FUNCTION {_USAGE_OF} FROM tensafe_readonly",
+         f"function {_USAGE_OF}".replace("[", "?").replace("]", "?")),
+        ("on a function back to everybody", f"GRANT EXECUTE ON FUNCTION {_USAGE_OF} TO PUBLIC",
+         f"function {_USAGE_OF}".replace("[", "?").replace("]", "?")),
+        ("on a procedure lost", "REVOKE EXECUTE ON PROCEDURE ops.close_client(uuid, integer) FROM tensafe",
+         "function ops.close_client(uuid,integer)"),
+        ("on an aggregate lost", "REVOKE EXECUTE ON FUNCTION ops.first_known(anyelement) FROM tensafe_readonly",
+         "function ops.first_known(anyelement)"),
+        ("on a function of the server's lost", "REVOKE EXECUTE ON FUNCTION pg_switch_wal() FROM tensafe_auditor",
+         "function pg_switch_wal()"),
+        ("on a function of the server's too many", "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO tensafe",
+         "function pg_read_file(text)"),
+        ("on a function of an extension back to everybody",
+         "GRANT EXECUTE ON FUNCTION extensions.show_trgm(text) TO PUBLIC", "function extensions.show_trgm(text)"),
+        ("on a catalog too many", "GRANT SELECT ON pg_authid TO tensafe", "table pg_authid"),
+        ("on a type lost", "REVOKE USAGE ON TYPE public.client_status FROM tensafe", "type public.client_status"),
+        ("on a type back to everybody", "GRANT USAGE ON TYPE public.postal_address TO PUBLIC",
+         "type public.postal_address"),
+        ("on a domain lost", "REVOKE USAGE ON DOMAIN public.slug FROM tensafe", "type public.slug"),
+        ("on a large object lost", "REVOKE SELECT ON LARGE OBJECT 900001 FROM tensafe_readonly", "large object 900001"),
+        ("on a large object widened", "GRANT SELECT ON LARGE OBJECT 900003 TO PUBLIC", "large object 900003"),
+        ("on a language back to everybody", "GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC", "language plpgsql"),
+        ("on a foreign server lost", "REVOKE USAGE ON FOREIGN SERVER billing FROM tensafe_readonly",
+         "foreign server billing"),
+        ("on a foreign data wrapper, the option to pass it on lost",
+         "REVOKE GRANT OPTION FOR USAGE ON FOREIGN DATA WRAPPER elsewhere FROM tensafe_owner",
+         "foreign data wrapper elsewhere"),
+        ("on an extension's foreign data wrapper lost",
+         "REVOKE USAGE ON FOREIGN DATA WRAPPER file_fdw FROM tensafe_owner", "foreign data wrapper file_fdw"),
+        ("on the database lost", "REVOKE CONNECT ON DATABASE {database} FROM tensafe_readonly", "database "),
+        ("on the database back to everybody", "GRANT CONNECT ON DATABASE {database} TO PUBLIC", "database "),
+        ("on the database, the option to pass it on lost",
+         "REVOKE GRANT OPTION FOR CONNECT ON DATABASE {database} FROM tensafe_migrator", "database "),
+    )
+)  # fmt: skip
+
+_OWNER = "ALTER DEFAULT PRIVILEGES FOR ROLE tensafe_owner"
+
+DEFAULT_PRIVILEGES = tuple(
+    mutation(16, f"default privileges: {name}", sql, f"catalog.default_privileges of {of}")
+    for name, sql, of in (
+        ("in a schema lost", f"{_OWNER} IN SCHEMA public REVOKE SELECT ON TABLES FROM tensafe_readonly",
+         "tensafe_owner in schema public on tables"),
+        ("in a schema widened", f"{_OWNER} IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC",
+         "tensafe_owner in schema public on tables"),
+        ("in a schema, the option to pass it on lost",
+         f"{_OWNER} IN SCHEMA audit REVOKE GRANT OPTION FOR SELECT ON TABLES FROM tensafe_auditor",
+         "tensafe_owner in schema audit on tables"),
+        ("of sequences lost", f"{_OWNER} IN SCHEMA public REVOKE USAGE ON SEQUENCES FROM tensafe",
+         "tensafe_owner in schema public on sequences"),
+        ("everywhere back to everybody", f"{_OWNER} GRANT EXECUTE ON FUNCTIONS TO PUBLIC",
+         "tensafe_owner on functions"),
+        ("of schemas lost", f"{_OWNER} REVOKE USAGE ON SCHEMAS FROM tensafe_readonly", "tensafe_owner on schemas"),
+        ("of types lost", "ALTER DEFAULT PRIVILEGES FOR ROLE tensafe_migrator GRANT USAGE ON TYPES TO PUBLIC",
+         "tensafe_migrator on types"),
+    )
+)  # fmt: skip
+
+ROLES = tuple(
+    mutation(18, f"role: {name}", sql, *finds, undo=undo)
+    for name, sql, undo, *finds in (
+        ("lost", "DROP ROLE tensafe_guest", "CREATE ROLE tensafe_guest LOGIN CONNECTION LIMIT 2",
+         "catalog.role tensafe_guest"),
+        ("one too many", "CREATE ROLE left_over", "DROP ROLE left_over", "catalog.role left_over"),
+        ("a superuser now", "ALTER ROLE tensafe_migrator SUPERUSER", "ALTER ROLE tensafe_migrator NOSUPERUSER",
+         "catalog.role tensafe_migrator"),
+        ("may not log in", "ALTER ROLE tensafe NOLOGIN", "ALTER ROLE tensafe LOGIN", "catalog.role tensafe"),
+        ("passes by row-level security", "ALTER ROLE tensafe BYPASSRLS", "ALTER ROLE tensafe NOBYPASSRLS",
+         "catalog.role tensafe"),
+        ("may no longer make roles", "ALTER ROLE tensafe_migrator NOCREATEROLE", "ALTER ROLE tensafe_migrator CREATEROLE",
+         "catalog.role tensafe_migrator"),
+        ("may replicate", "ALTER ROLE tensafe_report REPLICATION", "ALTER ROLE tensafe_report NOREPLICATION",
+         "catalog.role tensafe_report"),
+        ("inherits", "ALTER ROLE tensafe_migrator INHERIT", "ALTER ROLE tensafe_migrator NOINHERIT",
+         "catalog.role tensafe_migrator"),
+        ("its number of connections", "ALTER ROLE tensafe_report CONNECTION LIMIT -1",
+         "ALTER ROLE tensafe_report CONNECTION LIMIT 5", "catalog.role tensafe_report"),
+        ("its end", "ALTER ROLE tensafe_report VALID UNTIL 'infinity'",
+         "ALTER ROLE tensafe_report VALID UNTIL '2027-01-01 00:00:00+00'", "catalog.role tensafe_report"),
+        ("a membership lost", "REVOKE tensafe_owner FROM tensafe_migrator", "GRANT tensafe_owner TO tensafe_migrator",
+         "catalog.role tensafe_migrator"),
+        ("a membership too many", "GRANT tensafe_owner TO tensafe", "REVOKE tensafe_owner FROM tensafe",
+         "catalog.role tensafe"),
+        ("a membership, the option to pass it on lost",
+         "REVOKE ADMIN OPTION FOR tensafe_readonly FROM tensafe_report",
+         "GRANT tensafe_readonly TO tensafe_report WITH ADMIN OPTION", "catalog.role tensafe_report"),
+        ("a membership that inherits", "GRANT tensafe_auditor TO tensafe_report WITH INHERIT TRUE",
+         "GRANT tensafe_auditor TO tensafe_report WITH INHERIT FALSE", "catalog.role tensafe_report"),
+        ("a membership that may not be put on", "GRANT tensafe_auditor TO tensafe_report WITH SET FALSE",
+         "GRANT tensafe_auditor TO tensafe_report WITH SET TRUE", "catalog.role tensafe_report"),
+        ("a membership in one of the server's", "REVOKE pg_monitor FROM tensafe_auditor",
+         "GRANT pg_monitor TO tensafe_auditor", "catalog.role tensafe_auditor"),
+        ("a setting lost", "ALTER ROLE tensafe RESET statement_timeout", "ALTER ROLE tensafe SET statement_timeout = '30s'",
+         "catalog.role_setting tensafe statement_timeout"),
+        ("a setting changed", "ALTER ROLE tensafe_report SET default_transaction_read_only = off",
+         "ALTER ROLE tensafe_report SET default_transaction_read_only = on",
+         "catalog.role_setting tensafe_report default_transaction_read_only"),
+        ("a comment lost", "COMMENT ON ROLE tensafe IS NULL", "COMMENT ON ROLE tensafe IS 'The application'",
+         "catalog.role tensafe"),
+    )
+)  # fmt: skip
+
+ACCESS = (*OWNERS, *GRANTS, *DEFAULT_PRIVILEGES, *ROLES)
