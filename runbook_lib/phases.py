@@ -72,6 +72,11 @@ class Stopwatch:
             with self._lock:
                 self._phases.append(Phase(name, began, time.monotonic() - self._began))
 
+    @property
+    def elapsed_seconds(self) -> float:
+        """Seconds since the procedure began."""
+        return time.monotonic() - self._began
+
     def note(self, name: str, began: float, ended: float) -> None:
         """Add a phase that somebody else timed, by two readings of ``time.monotonic``."""
         with self._lock:

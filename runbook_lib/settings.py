@@ -92,6 +92,11 @@ class Restore:
     folder: str = ""
     """Where the throwaway server lives while the drill runs: room for dump and database. Empty for TMPDIR."""
 
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """Target and maximum, as a timeline takes them."""
+        return {"target_seconds": self.rto_target_seconds, "maximum_seconds": self.rto_maximum_seconds}
+
 
 @dataclass(frozen=True)
 class Changes:

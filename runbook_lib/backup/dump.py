@@ -83,6 +83,8 @@ def take(
         key = archive.key(kind, snapshot.taken_at)
         written: list[str] = []
         try:
+            # Sequences are in no snapshot: they are read before pg_dump can have read any of them.
+            sequences_before = inventory.sequence_positions(holder)
             # Roles are in no snapshot: they are dumped while the tables are.
             with (
                 watch_time.phase("dump and inventory"),

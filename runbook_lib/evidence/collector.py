@@ -167,14 +167,14 @@ class Collector:
 
     @contextmanager
     def _timed(self, scenario: ScenarioRecord) -> Iterator[None]:
-        began = time.monotonic()
+        began, aside = time.monotonic(), self._run.aside_seconds
         try:
             yield
         except BaseException as stopped:
             _conclude(scenario, verdict_of(stopped))
             raise
         finally:
-            scenario.seconds = time.monotonic() - began
+            scenario.seconds = time.monotonic() - began - (self._run.aside_seconds - aside)
             for listener in self._listeners:
                 listener.scenario_ended(scenario)
 

@@ -42,6 +42,8 @@ def getting_ready(config: pytest.Config, what: str) -> Iterator[None]:
     say(f"\n{what} ... ")
     began = time.monotonic()
     yield
-    taken = wording.duration(time.monotonic() - began)
+    seconds = time.monotonic() - began
+    taken = wording.duration(seconds)
     config.stash[RUN].environment[what] = taken
+    config.stash[RUN].aside_seconds += seconds
     say(f"{taken}\n")

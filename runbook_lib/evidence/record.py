@@ -163,6 +163,8 @@ class RunRecord:
     """When it ended; None while it is running."""
     began_monotonic: float = field(default_factory=time.monotonic)
     """When it began, on the clock that nobody sets."""
+    aside_seconds: float = 0.0
+    """How much of the time went into what belongs to no scenario, such as building a sandbox."""
     interrupted: bool = False
     """Whether somebody stopped it."""
     broken: bool = False

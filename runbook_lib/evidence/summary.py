@@ -61,6 +61,10 @@ def sentence(run: RunRecord) -> str:
             return f"Unproven: {unproven} of {total} {scenarios} could not be carried out{others}."
 
 
+_FINDINGS_SHOWN = 10
+"""How many findings of a scenario stand in the terminal; all of them are in the summary."""
+
+
 class Reports:
     """The files in the folder ``reports/`` that this run writes."""
 
@@ -91,8 +95,10 @@ class Reports:
                 yield scenario.name
                 for timeline in timelines:
                     yield from (f"    {line}" for line in chart.text(timeline))
-                for finding in scenario.findings:
+                for finding in scenario.findings[:_FINDINGS_SHOWN]:
                     yield f"    finding ({finding.outcome.value}): {finding}"
+                if len(scenario.findings) > _FINDINGS_SHOWN:
+                    yield f"    and {len(scenario.findings) - _FINDINGS_SHOWN} findings more: see the whole story"
                 yield ""
         yield sentence(self._run)
         yield f"the whole story: {os.path.relpath(self._folder / 'summary.md')}"

@@ -143,6 +143,31 @@ def table_of_contents_without(dump: Path, foreign_keys: Collection[str], server:
     return path
 
 
+def roles_in(dump: Path, server: PostgresServer) -> set[str]:
+    """Return the roles that a dump's definitions name, as owners and in grants, policies and default privileges.
+
+    A dump of a database carries no roles; one that comes without them can only be restored as it was if they are there.
+    """
+    read = programs.run(
+        [server.tools.program("pg_restore"), "--schema-only", "--file=-", dump],
+        sought="the roles that the dump names",
+        timeout_seconds=600,
+        workspace=server.workspace,
+    )
+    named = re.findall(
+        rf"^(?:ALTER .* OWNER TO|ALTER DEFAULT PRIVILEGES FOR ROLE|(?:GRANT|REVOKE) .* (?:TO|FROM)|CREATE POLICY .* TO"
+        rf"|SET SESSION AUTHORIZATION|CREATE USER MAPPING FOR) ({_ROLE}(?:, {_ROLE})*)",
+        read.stdout,
+        re.MULTILINE,
+    )
+    named += re.findall(rf"^ALTER DEFAULT PRIVILEGES .* (?:TO|FROM) ({_ROLE})", read.stdout, re.MULTILINE)
+    roles = {role for listed in named for role in re.findall(_ROLE, listed)}
+    return {role[1:-1].replace('""', '"') if role.startswith('"') else role for role in roles} - _NO_ROLES
+
+
+_ROLE = r'(?:"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*)'
+_NO_ROLES = {"PUBLIC", "public", "current_user", "session_user"}
+
 _LACKS = re.compile(
     r'role "[^"]*" does not exist'
     r'|extension "[^"]*" is not available|could not open extension control file|required extension "[^"]*"'

@@ -23,7 +23,7 @@ from runbook_lib.backup.catalog import Archive, Backup
 from runbook_lib.backup.comparison import Comparison
 from runbook_lib.backup.inventory import Inventory
 from runbook_lib.backup.properties import DatabaseProperties
-from runbook_lib.errors import DamagedArtefact, NoRoom, TargetRefused, ToolFailed, Unproven
+from runbook_lib.errors import DamagedArtefact, NoRoom, RunbookError, TargetRefused, ToolFailed, Unproven
 from runbook_lib.outcome import Check, Finding, Outcome
 from runbook_lib.phases import Phase, Progress, Stopwatch, Watcher, nobody
 from runbook_lib.reach import binaries, postgres, programs
@@ -38,6 +38,10 @@ _RESTORE_SECONDS = 4 * 3600
 """The runbook's maximum for a restore: an RTO of four hours."""
 _SPACE_FACTOR = 1.2
 """Room for the dump and the restored database together, over their sizes in the manifest: indexes being built."""
+_SERVER_BYTES = 100_000_000
+"""Room for an empty server: its catalogs and the first segments of WAL."""
+_DISK_FULL = re.compile(r".*(?:No space left on device|Check free disk space|Disk quota exceeded).*")
+"""What the operating system and PostgreSQL say when a disk is full."""
 
 
 class Scratch:
@@ -81,6 +85,13 @@ class Scratch:
         """Whether any server of it runs."""
         return any(server.is_running for server in self._servers.values())
 
+    @property
+    def disk_full(self) -> str:
+        """What its servers logged of a full disk; empty if nothing."""
+        logs = [server.log.read_text(errors="replace") for server in self._servers.values()]
+        found = _DISK_FULL.search("\n".join(logs))
+        return found[0] if found else ""
+
 
 @dataclass(frozen=True)
 class RestoredDatabase:
@@ -96,13 +107,15 @@ class RestoredDatabase:
     """The version of the server it was restored to."""
     restored: Check
     """What pg_restore had to say."""
-    phases: tuple[Phase, ...]
-    """What the time was spent on."""
+    rto_seconds: float
+    """Seconds from the first byte fetched to the last index built: when an application could have written again."""
+    stopwatch: Stopwatch
+    """Times what is done with it: restoring, comparing, removing."""
 
     @property
-    def rto_seconds(self) -> float:
-        """Seconds from the first byte fetched to the last index built."""
-        return max(phase.ended_seconds for phase in self.phases) - min(phase.began_seconds for phase in self.phases)
+    def phases(self) -> tuple[Phase, ...]:
+        """What the time was spent on so far."""
+        return self.stopwatch.phases
 
     def session(self) -> AbstractContextManager[Session]:
         """Open a session on it that PostgreSQL holds read-only."""
@@ -114,8 +127,11 @@ class RestoredDatabase:
         if manifest is None:
             return comparison.unknown(f"{self.name} restored from {self.backup.dump.url}")
         kept = {table.table for table in manifest.inventory.tables} if manifest.tables else None
-        found = self.inventory(workers=workers, only=kept, watch=watch)
-        with postgres.session(self.dsn, read_only=False, application_name="runbook/compare") as scratch:
+        with (
+            self.stopwatch.phase("compare"),
+            postgres.session(self.dsn, read_only=False, application_name="runbook/compare") as scratch,
+        ):
+            found = self.inventory(workers=workers, only=kept, watch=watch)
             return comparison.compare(
                 manifest,
                 found,
@@ -138,7 +154,8 @@ class RestoredDatabase:
 
     def remove(self) -> bool:
         """Drop it, and see that it is gone; return whether it was there."""
-        with postgres.session(postgres.with_database(self.dsn, "postgres"), read_only=False) as session:
+        server = postgres.with_database(self.dsn, "postgres")
+        with self.stopwatch.phase("clean up"), postgres.session(server, read_only=False) as session:
             return ownership.remove(session, self.name)
 
     @property
@@ -170,7 +187,10 @@ def into_scratch(
     folder = workspace.folder("dump")
     dump = folder / f"{name}.dump"
     _must_have_room(backup, workspace)
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="restore") as beside:
+    with (
+        _disk_full_is_no_fault_of(backup, scratch),
+        ThreadPoolExecutor(max_workers=2, thread_name_prefix="restore") as beside,
+    ):
         # The server of the manifest's major version comes up while the bytes come in.
         early = beside.submit(scratch.server, backup.manifest.database.major) if backup.manifest else None
         with stopwatch.phase("fetch"):
@@ -184,8 +204,10 @@ def into_scratch(
         header = archive_file.read_header(dump, where=backup.dump.url)
         server = early.result() if early else scratch.server(header.major)
         decoded = beside.submit(_decode, dump, server, backup, stopwatch)
-        with postgres.session(server.dsn(), read_only=False) as session:
+        with stopwatch.phase("prepare"), postgres.session(server.dsn(), read_only=False) as session:
             findings = list(_create(session, name, backup, archive, server))
+            if backup.manifest is None:
+                _make_up_roles(session, archive_file.roles_in(dump, server))
         dsn = server.dsn(name)
         try:
             complaints = _pg_restore(dump, dsn, server, jobs, backup, stopwatch, watch)
@@ -195,22 +217,42 @@ def into_scratch(
             raise
         finally:
             dump.unlink(missing_ok=True)
-    if backup.manifest:
-        with postgres.session(dsn, read_only=False) as session:
-            findings.extend(_apply(session, backup.manifest.properties, name))
+        if complaints and scratch.disk_full:
+            raise _no_room(backup, workspace, scratch.disk_full)
+        if backup.manifest:
+            with postgres.session(dsn, read_only=False) as session:
+                findings.extend(_apply(session, backup.manifest.properties, name))
     restored = Check("the backup restores", backup.dump.url, f"{backup.dump.bytes} bytes", (*findings, *complaints))
-    return RestoredDatabase(name, dsn, backup, server.tools.version, restored, stopwatch.phases)
+    return RestoredDatabase(name, dsn, backup, server.tools.version, restored, stopwatch.elapsed_seconds, stopwatch)
 
 
 def _must_have_room(backup: Backup, workspace: Workspace) -> None:
-    needed = backup.dump.bytes + (backup.manifest.database.bytes if backup.manifest else backup.dump.bytes * 6)
-    if workspace.free_bytes < needed * _SPACE_FACTOR:
-        raise NoRoom(
-            f"room for {backup.dump.url} and the database restored from it",
-            where=str(workspace.path),
-            why=f"about {needed * _SPACE_FACTOR / 1e9:.1f} GB are needed, {workspace.free_bytes / 1e9:.1f} GB are free",
-            remedy="free space there, or name a folder with room by TMPDIR",
-        )
+    database_bytes = backup.manifest.database.bytes if backup.manifest else backup.dump.bytes * 6
+    needed = (backup.dump.bytes + database_bytes) * _SPACE_FACTOR + _SERVER_BYTES
+    if workspace.free_bytes < needed:
+        why = f"about {needed / 1e9:.1f} GB are needed, {workspace.free_bytes / 1e9:.1f} GB are free"
+        raise _no_room(backup, workspace, why)
+
+
+@contextmanager
+def _disk_full_is_no_fault_of(backup: Backup, scratch: Scratch) -> Iterator[None]:
+    """Tell a restore that fails by a full disk from one that fails by the dump, in whatever part of it that shows."""
+    try:
+        yield
+    except (postgres.DriverError, RunbookError, OSError) as failed:
+        said = scratch.disk_full or _DISK_FULL.search(str(failed))
+        if isinstance(failed, NoRoom) or not said:
+            raise
+        raise _no_room(backup, scratch.workspace, said if isinstance(said, str) else said[0]) from failed
+
+
+def _no_room(backup: Backup, workspace: Workspace, why: str) -> NoRoom:
+    return NoRoom(
+        f"room for {backup.dump.url} and the database restored from it",
+        where=str(workspace.path),
+        why=why,
+        remedy="free space there, or name a folder with room: folder under [restore] in the profile, or TMPDIR",
+    )
 
 
 def _create(session: Session, name: str, backup: Backup, archive: Archive, server: PostgresServer) -> Iterator[Finding]:
@@ -265,6 +307,13 @@ def _create_roles(roles: bytes | None, server: PostgresServer, name: str) -> Ite
             Outcome.UNPROVEN,
             "create what is missing on the drill's machine, or accept that tablespaces and such differ there",
         )
+
+
+def _make_up_roles(session: Session, roles: set[str]) -> None:
+    """Create what a dump without a globals dump takes for granted: roles by name, which may do nothing."""
+    there = {row["rolname"] for row in session.rows("SELECT rolname FROM pg_catalog.pg_roles")}
+    for role in sorted(roles - there):
+        session.execute(f"CREATE ROLE {postgres.identifier(role)} NOLOGIN")
 
 
 def _create_database(session: Session, name: str, properties: DatabaseProperties) -> Iterator[Finding]:

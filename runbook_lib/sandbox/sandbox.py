@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from runbook_lib.backup import dump
@@ -19,6 +19,7 @@ from runbook_lib.backup.manifest import Artefact
 from runbook_lib.phases import Phase, Stopwatch
 from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.objects import Bucket
+from runbook_lib.reach.pipes import producing
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.safety.permit import Permit
@@ -172,7 +173,18 @@ def _take_backups(server: PostgresServer, archive: Archive, settings: Settings) 
     for stored in archive.bucket.objects(f"{archive.prefix}history/"):
         archive.bucket.remove(stored.key)
     dump.take(settings.database.dsn, archive, permit=permit, kind="daily")
+    _dump_as_others_do(settings.database.dsn, server, archive)
     _archive_a_segment(server)
+
+
+def _dump_as_others_do(dsn: str, server: PostgresServer, archive: Archive) -> None:
+    """Put a dump into the archive that nobody wrote a manifest for: the runbook's own text makes such ones."""
+    argv: list[str | Path] = [server.tools.program("pg_dump"), "--format=custom"]
+    key = f"{archive.key('others', datetime.now(UTC))}{DUMP_SUFFIX}"
+    with producing(argv, sought="a dump without a manifest", env=postgres.libpq_environment(dsn)) as producer:
+        archive.bucket.write_stream(
+            key, producer.output, accept=lambda: producer.must_have_succeeded("look at the sandbox's server")
+        )
 
 
 def _archive_a_segment(server: PostgresServer) -> None:

@@ -164,6 +164,7 @@ INSERT INTO ops.again SELECT beat_at, host, load FROM ops.heartbeats;
 DROP TABLE ops.heartbeats; ALTER TABLE ops.again RENAME TO heartbeats"""
 
 _CASCADES = {
+    "its type": ("content.hash ops.documents",),
     "its collation": ("catalog.index public.training_clients_by_name",),
     "another name": ("catalog.rule ops.heartbeats heartbeats_tell",),
 }

@@ -61,7 +61,7 @@ class Place:
         with postgres.session(self.source.dsn(), read_only=False) as session:
             session.execute(f"CREATE DATABASE {database}")
         dsn = self.source.dsn(database)
-        with postgres.session(dsn, read_only=False) as session:
+        with postgres.session(dsn, read_only=False, settings={"search_path": "public"}) as session:
             for statement in statements:
                 session.execute(statement)
         return dsn
@@ -107,9 +107,10 @@ def twin(restored: RestoredDatabase, name: str) -> Iterator[RestoredDatabase]:
     with postgres.session(postgres.with_database(restored.dsn, "postgres"), read_only=False) as session:
         session.execute(f"CREATE DATABASE {name} TEMPLATE {restored.name} STRATEGY file_copy")
         ownership.mark(session, name, "the tests")
+    copy = replace(restored, name=name, dsn=postgres.with_database(restored.dsn, name))
+    with postgres.session(copy.dsn, read_only=False) as session:
         for statement in manifest.properties.application(name):
             session.execute(statement)
-    copy = replace(restored, name=name, dsn=postgres.with_database(restored.dsn, name))
     try:
         yield copy
     finally:
