@@ -18,7 +18,7 @@ from runbook_lib.backup.dump import Taken
 from runbook_lib.backup.manifest import DatabaseIdentity
 from runbook_lib.errors import RunbookError, TargetRefused
 from runbook_lib.phases import Watcher, nobody
-from runbook_lib.reach import postgres
+from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.postgres import Session
 from runbook_lib.restore.scratch import RestoredDatabase, Scratch, into_scratch
@@ -85,7 +85,7 @@ class Environment:
 
     def take_backup(self, kind: str, *, tables: Sequence[str] = (), watch: Watcher = nobody) -> Taken:
         """Take a backup of the database into the archive, if this run may."""
-        self.identity()
+        major = self.identity().major
         return dump.take(
             self.settings.database.dsn,
             self.archive,
@@ -93,6 +93,7 @@ class Environment:
             kind=kind,
             tables=tables,
             compression=self.settings.backups.compression or None,
+            tools=binaries.find(major, directory=self.tools_directory),
             watch=watch,
         )
 

@@ -19,6 +19,7 @@ import pydantic
 
 from runbook_lib.backup.catalog import Schedule
 from runbook_lib.errors import ProfileInvalid
+from runbook_lib.reach import postgres
 
 _STRICT = pydantic.ConfigDict(extra="forbid")
 
@@ -150,6 +151,10 @@ def load(name_or_path: str) -> Settings:
             why=f"there is no such file; profiles there: {', '.join(known)}",
             remedy="copy runbook_lib/profiles/production.example.toml and give its path: --env ./production.toml",
         ) from missing
+    except OSError as unreadable:
+        raise ProfileInvalid(
+            sought, where=str(path), why=unreadable.strerror or str(unreadable), remedy="give a file that you may read"
+        ) from unreadable
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as malformed:
         raise ProfileInvalid(
             sought, where=str(path), why=str(malformed), remedy="correct it; it must be TOML"
@@ -169,7 +174,7 @@ def parse(told: Mapping[str, Any], *, where: str) -> Settings:
             why=problems,
             remedy="compare with runbook_lib/profiles/production.example.toml, which explains every key",
         ) from invalid
-    if "password" in settings.database.dsn.lower():
+    if postgres.holds_password(settings.database.dsn):
         raise ProfileInvalid(
             "database.dsn without a credential",
             where=where,

@@ -12,7 +12,7 @@ from runbook_lib.environment import Environment
 from runbook_lib.evidence.collector import Evidence
 from runbook_lib.gherkin.tables import records
 from runbook_lib.outcome import Check
-from runbook_lib.restore import integrity, scratch
+from runbook_lib.restore import scratch
 from runbook_lib.wal import archiver
 
 
@@ -169,12 +169,12 @@ def the_audit_chain_is_unbroken(
 
 @then("heap and indexes are sound")
 def heap_and_indexes_are_sound(restored: scratch.RestoredDatabase, evidence: Evidence) -> None:
-    _holds(integrity.heap_and_indexes_are_sound(restored.dsn, watch=evidence.watch), evidence)
+    _holds(restored.integrity(watch=evidence.watch), evidence)
 
 
 @then("heap and indexes are sound in depth")
 def heap_and_indexes_are_sound_in_depth(restored: scratch.RestoredDatabase, evidence: Evidence) -> None:
-    _holds(integrity.heap_and_indexes_are_sound(restored.dsn, deep=True, watch=evidence.watch), evidence)
+    _holds(restored.integrity(deep=True, watch=evidence.watch), evidence)
 
 
 @then("the restore was within its time budget")

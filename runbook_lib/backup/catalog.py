@@ -181,7 +181,15 @@ class Archive:
 
     def _with_manifest(self, newest: StoredObject, manifest_key: str) -> Backup:
         content = self.bucket.read(manifest_key)
-        manifest = Manifest.from_bytes(content, where=f"s3://{self.bucket.name}/{manifest_key}")
+        where = f"s3://{self.bucket.name}/{manifest_key}"
+        manifest = Manifest.from_bytes(content, where=where)
+        if manifest.dump.key != newest.key:
+            raise DamagedArtefact(
+                f"a manifest of {newest.url}",
+                where=where,
+                why=f"it is of another dump, {manifest.dump.key}",
+                remedy="find out who copied it there; treat the dump as one that nobody has proven",
+            )
         # The version that the manifest speaks of, also where somebody has written over the key since.
         dump = StoredObject(
             newest.bucket, manifest.dump.key, manifest.dump.version_id, manifest.dump.bytes, newest.modified

@@ -16,6 +16,8 @@ from runbook_lib.backup.inventory import VOLATILE, Inventory, SequencePosition, 
 from runbook_lib.backup.manifest import Manifest
 from runbook_lib.outcome import Check, Finding, Outcome
 
+_LOCALE = frozenset({"collate", "ctype", "locale provider", "locale", "icu rules"})
+"""Properties of a database that it has from its creation on, and that take a locale on the machine."""
 Reparsed = Callable[[Difference], bool]
 """Says of a changed definition whether the copy's server, given the old text, writes the new one: no change then."""
 
@@ -49,11 +51,19 @@ class Comparison:
         return tuple(finding for check in self.checks for finding in check.findings)
 
 
-def compare(manifest: Manifest, found: Inventory, *, where: str, reparsed: Reparsed = lambda _: False) -> Comparison:
+def compare(
+    manifest: Manifest,
+    found: Inventory,
+    *,
+    where: str,
+    reparsed: Reparsed = lambda _: False,
+    has_locale: bool = True,
+) -> Comparison:
     """Compare a copy's inventory with the manifest of the backup it was made from.
 
     :param where: the copy, for the report
     :param reparsed: asks the copy's server about a definition whose text changed
+    :param has_locale: whether the copy's machine has the database's locale; another one is no fault of the backup
     """
     expected = manifest.inventory
     tables = f"{len(expected.tables)} tables, {expected.rows} rows"
@@ -70,7 +80,7 @@ def compare(manifest: Manifest, found: Inventory, *, where: str, reparsed: Repar
             "the catalog matches",
             where,
             f"{len(expected.definitions)} definitions",
-            tuple(_catalog(manifest, found, reparsed)),
+            tuple(_catalog(manifest, found, reparsed, has_locale=has_locale)),
         ),
     )
 
@@ -206,7 +216,7 @@ def _stands(position: SequencePosition) -> str:
     return f"{position.last_value} ({'' if position.is_called else 'not '}called)"
 
 
-def _catalog(manifest: Manifest, found: Inventory, reparsed: Reparsed) -> Iterator[Finding]:
+def _catalog(manifest: Manifest, found: Inventory, reparsed: Reparsed, *, has_locale: bool) -> Iterator[Finding]:
     unsettled = {(each.kind, each.name): each for each in manifest.changed_meanwhile}
     bootstrap = {each.name for held in (manifest.inventory, found) for each in held.definitions if _is_bootstrap(each)}
     open_references = {("constraint", name) for name in manifest.open_references}
@@ -231,6 +241,14 @@ def _catalog(manifest: Manifest, found: Inventory, reparsed: Reparsed) -> Iterat
                 f"{difference}; a dump names no version, and the target installs its own",
                 Outcome.UNPROVEN,
                 "restore where the source's version of the extension is installed, or update the source's",
+            )
+        elif difference.kind == "database" and difference.name in _LOCALE and not has_locale:
+            yield Finding(
+                check,
+                difference.name,
+                f"{difference}; the target has no such locale",
+                Outcome.UNPROVEN,
+                "restore where the database's locale is installed",
             )
         else:
             yield Finding(check, difference.name, str(difference))

@@ -7,7 +7,6 @@ writing is the order of trust: the dump, the globals, and last the manifest that
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +29,7 @@ from runbook_lib.reach.binaries import PostgresTools
 from runbook_lib.reach.objects import Written
 from runbook_lib.reach.pipes import Producer, producing
 from runbook_lib.reach.postgres import Session
+from runbook_lib.reach.workers import cancel_all
 from runbook_lib.safety.permit import Permit
 
 _LOCK_WAIT_SECONDS = 60
@@ -214,9 +214,7 @@ def _dump_and_inventory(
             return dump, taking.result()
         except BaseException:
             stop.set()
-            for session in sessions:
-                with contextlib.suppress(postgres.DriverError):
-                    session.cancel()
+            cancel_all(sessions)
             raise
 
 

@@ -10,11 +10,9 @@ and what changed meanwhile is named, not compared.
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from runbook_lib.backup import content
@@ -23,6 +21,7 @@ from runbook_lib.backup.definitions import Definition, definitions
 from runbook_lib.phases import Progress, Watcher, nobody
 from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import Session
+from runbook_lib.reach.workers import work_off
 
 OpenSession = Callable[[], AbstractContextManager[Session]]
 """Opens one more session on the database, in the snapshot where there is one."""
@@ -160,35 +159,15 @@ def read_contents(
     stop: threading.Event | None = None,
 ) -> Mapping[str, Content]:
     """Hash tables, several at once, in the order given; the keys are their qualified names."""
-    waiting: queue.SimpleQueue[Table] = queue.SimpleQueue()
-    for table in tables:
-        waiting.put(table)
     found: dict[str, Content] = {}
     total = sum(table.bytes for table in tables)
-    failed = threading.Event()
 
-    def work() -> None:
-        with ExitStack() as stack:
-            session: Session | None = None
-            while not failed.is_set():
-                if stop is not None and stop.is_set():
-                    raise InterruptedError
-                try:
-                    table = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                session = session or stack.enter_context(open_session())
-                try:
-                    found[table.qualified] = _read(session, table)
-                except BaseException:
-                    failed.set()  # the others stop at their next table instead of reading on for nothing
-                    raise
-                done = sum(each.bytes for each in tables if each.qualified in found)
-                watch(Progress("compare", done, total, "bytes", table.qualified))
+    def work(session: Session, table: Table) -> None:
+        found[table.qualified] = _read(session, table)
+        done = sum(each.bytes for each in tables if each.qualified in found)
+        watch(Progress("compare", done, total, "bytes", table.qualified))
 
-    with ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="content") as pool:
-        for working in [pool.submit(work) for _ in range(max(1, workers))]:
-            working.result()
+    work_off(tables, work, open_session=open_session, workers=workers, stop=stop)
     return found
 
 

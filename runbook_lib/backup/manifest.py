@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -116,7 +117,7 @@ class Manifest:
             if told.get("format") != FORMAT:
                 raise _damaged(where, f"it is of format {told.get('format')!r}, and this library reads {FORMAT}")
             return _FORM.validate_python(told)
-        except (OSError, EOFError, ValueError, AttributeError) as unreadable:
+        except (OSError, EOFError, ValueError, AttributeError, zlib.error) as unreadable:
             raise _damaged(where, str(unreadable).splitlines()[0]) from unreadable
 
 

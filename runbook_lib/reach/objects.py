@@ -369,6 +369,11 @@ class Bucket:
         if code == "PreconditionFailed" or status == 412:
             remedy = "nothing was overwritten: use another key, or look who else writes this one"
             return Denied(sought, where=self._where, why=f"{why} (the key is taken)", remedy=remedy)
+        if code == "InvalidRange" or status == 416:
+            remedy = "do not rely on it; take the next older proven backup, and find out who wrote over it"
+            return DamagedArtefact(
+                sought, where=self._where, why=f"{why} (the object has become shorter)", remedy=remedy
+            )
         if status in (401, 403):
             remedy = "check the credentials in use (aws sts get-caller-identity) and the bucket's policy"
             return Denied(sought, where=self._where, why=why, remedy=remedy)

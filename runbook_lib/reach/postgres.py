@@ -240,6 +240,14 @@ def database_of(dsn: str) -> str:
     return str(conninfo_to_dict(dsn).get("dbname") or "")
 
 
+def holds_password(dsn: str) -> bool:
+    """Return whether a connection string holds a secret, in either of libpq's two forms; a malformed one may."""
+    try:
+        return any(key.endswith("password") for key, value in conninfo_to_dict(dsn).items() if value)
+    except psycopg.ProgrammingError:
+        return re.search(r"password\s*=|://[^/@]*:[^/@]*@", dsn, re.IGNORECASE) is not None
+
+
 def libpq_environment(dsn: str) -> dict[str, str]:
     """Return a connection string as ``PG*`` variables, so that no password stands in a process list."""
     variables = {

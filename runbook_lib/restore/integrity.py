@@ -7,15 +7,14 @@ B-tree. It leaves invalid indexes out, which the comparison of catalogs does not
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from runbook_lib.outcome import Check, Finding, Outcome
 from runbook_lib.phases import Progress, Watcher, nobody
 from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import Row
+from runbook_lib.reach.workers import work_off
 
 _AMCHECK = """
 SELECT pg_catalog.quote_ident(n.nspname) AS schema
@@ -89,27 +88,21 @@ def _amcheck(dsn: str) -> Iterator[tuple[postgres.Session, str]]:
 def _check_all(
     dsn: str, relations: Sequence[Row], schema: str, *, deep: bool, workers: int, watch: Watcher
 ) -> list[Finding]:
-    waiting: queue.SimpleQueue[Row] = queue.SimpleQueue()
-    for row in relations:
-        waiting.put(row)
     findings: list[Finding] = []
     total = sum(row["bytes"] for row in relations)
     done: list[int] = []
 
-    def work() -> None:
-        with postgres.session(dsn, application_name="runbook/amcheck") as session:
-            while True:
-                try:
-                    row = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                findings.extend(_check_one(session, row, schema, deep=deep))
-                done.append(row["bytes"])
-                watch(Progress("amcheck", sum(done), total, "bytes", row["name"]))
+    def work(session: postgres.Session, row: Row) -> None:
+        findings.extend(_check_one(session, row, schema, deep=deep))
+        done.append(row["bytes"])
+        watch(Progress("amcheck", sum(done), total, "bytes", row["name"]))
 
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="amcheck") as pool:
-        for working in [pool.submit(work) for _ in range(workers)]:
-            working.result()
+    work_off(
+        relations,
+        work,
+        open_session=lambda: postgres.session(dsn, application_name="runbook/amcheck"),
+        workers=workers,
+    )
     return findings
 
 

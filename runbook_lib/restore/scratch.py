@@ -31,11 +31,12 @@ from runbook_lib.reach.binaries import PostgresTools
 from runbook_lib.reach.postgres import Session
 from runbook_lib.reach.server import PostgresServer
 from runbook_lib.reach.workspace import Workspace
-from runbook_lib.restore import archive_file, progress
+from runbook_lib.restore import archive_file, integrity, progress
 from runbook_lib.safety import ownership
 
 _RESTORE_SECONDS = 4 * 3600
 """The runbook's maximum for a restore: an RTO of four hours."""
+_NO_LOCALE = "restore.locale"
 _SPACE_FACTOR = 1.2
 """Room for the dump and the restored database together, over their sizes in the manifest: indexes being built."""
 _SERVER_BYTES = 100_000_000
@@ -137,7 +138,13 @@ class RestoredDatabase:
                 found,
                 where=f"{self.name} restored from {self.backup.dump.url}",
                 reparsed=lambda difference: reparse.same_after_parsing(scratch, difference),
+                has_locale=all(finding.check != _NO_LOCALE for finding in self.restored.findings),
             )
+
+    def integrity(self, *, deep: bool = False, workers: int = 2, watch: Watcher = nobody) -> Check:
+        """Look whether heap and indexes are sound, see `runbook_lib.restore.integrity`."""
+        with self.stopwatch.phase("amcheck in depth" if deep else "amcheck"):
+            return integrity.heap_and_indexes_are_sound(self.dsn, deep=deep, workers=workers, watch=watch)
 
     def inventory(self, *, workers: int = 2, only: set[str] | None = None, watch: Watcher = nobody) -> Inventory:
         """Take the inventory of what came back.
@@ -187,12 +194,18 @@ def into_scratch(
     folder = workspace.folder("dump")
     dump = folder / f"{name}.dump"
     _must_have_room(backup, workspace)
+
+    def start_server(major: int) -> PostgresServer:
+        with stopwatch.phase("start server"):
+            return scratch.server(major)
+
     with (
         _disk_full_is_no_fault_of(backup, scratch),
+        _gone_afterwards(dump),
         ThreadPoolExecutor(max_workers=2, thread_name_prefix="restore") as beside,
     ):
         # The server of the manifest's major version comes up while the bytes come in.
-        early = beside.submit(scratch.server, backup.manifest.database.major) if backup.manifest else None
+        early = beside.submit(start_server, backup.manifest.database.major) if backup.manifest else None
         with stopwatch.phase("fetch"):
             archive.bucket.fetch(
                 backup.dump,
@@ -202,7 +215,7 @@ def into_scratch(
             )
             workspace.give(dump)
         header = archive_file.read_header(dump, where=backup.dump.url)
-        server = early.result() if early else scratch.server(header.major)
+        server = early.result() if early else start_server(header.major)
         decoded = beside.submit(_decode, dump, server, backup, stopwatch)
         with stopwatch.phase("prepare"), postgres.session(server.dsn(), read_only=False) as session:
             findings = list(_create(session, name, backup, archive, server))
@@ -215,8 +228,6 @@ def into_scratch(
         except BaseException:
             _drop_quietly(server, name, decoded)
             raise
-        finally:
-            dump.unlink(missing_ok=True)
         if complaints and scratch.disk_full:
             raise _no_room(backup, workspace, scratch.disk_full)
         if backup.manifest:
@@ -224,6 +235,15 @@ def into_scratch(
                 findings.extend(_apply(session, backup.manifest.properties, name))
     restored = Check("the backup restores", backup.dump.url, f"{backup.dump.bytes} bytes", (*findings, *complaints))
     return RestoredDatabase(name, dsn, backup, server.tools.version, restored, stopwatch.elapsed_seconds, stopwatch)
+
+
+@contextmanager
+def _gone_afterwards(dump: Path) -> Iterator[None]:
+    """See that a dump is not left behind, wherever the restore ended: it is production's data."""
+    try:
+        yield
+    finally:
+        dump.unlink(missing_ok=True)
 
 
 def _must_have_room(backup: Backup, workspace: Workspace) -> None:
@@ -321,7 +341,7 @@ def _create_database(session: Session, name: str, properties: DatabaseProperties
         session.execute(properties.creation(name))
     except postgres.DriverError as refused:
         yield Finding(
-            "restore.locale",
+            _NO_LOCALE,
             name,
             f"the target cannot create it as it was: {str(refused).splitlines()[0]}; sort order and case are unproven",
             Outcome.UNPROVEN,
@@ -356,11 +376,14 @@ def _decode(dump: Path, server: PostgresServer, backup: Backup, stopwatch: Stopw
             timeout_seconds=_RESTORE_SECONDS,
             workspace=server.workspace,
         )
+    if decoded.returncode < 0:
+        decoded.must("find out what ended pg_restore, such as a lack of memory; this says nothing about the dump")
     if not decoded.succeeded:
         raise DamagedArtefact(
             "a dump that can be decoded to its end",
             where=backup.dump.url,
-            why=programs.tail(decoded.stderr, 3),
+            why=programs.tail(decoded.stderr, 3)
+            or f"pg_restore ends with exit code {decoded.returncode}, and says nothing",
             remedy="do not rely on it; take the next older proven backup, and find out what wrote these bytes",
         )
 

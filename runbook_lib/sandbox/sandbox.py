@@ -159,7 +159,9 @@ def _take_backups(server: PostgresServer, archive: Archive, settings: Settings) 
     permit = Permit("sandbox", granted=True, reason="the sandbox lays out its own history")
     with postgres.session(server.dsn(), read_only=False) as session:
         session.execute("CREATE DATABASE before_the_first_night")
-    past = dump.take(server.dsn("before_the_first_night"), archive, permit=permit, kind="history").backup
+    past = dump.take(
+        server.dsn("before_the_first_night"), archive, permit=permit, kind="history", tools=server.tools
+    ).backup
     with postgres.session(server.dsn(), read_only=False) as session:
         session.execute("DROP DATABASE before_the_first_night")
     assert past.manifest is not None
@@ -172,14 +174,14 @@ def _take_backups(server: PostgresServer, archive: Archive, settings: Settings) 
         archive.bucket.write_once(key + MANIFEST_SUFFIX, manifest.to_bytes(), metadata=MARK)
     for stored in archive.bucket.objects(f"{archive.prefix}history/"):
         archive.bucket.remove(stored.key)
-    dump.take(settings.database.dsn, archive, permit=permit, kind="daily")
+    dump.take(settings.database.dsn, archive, permit=permit, kind="daily", tools=server.tools)
     _dump_as_others_do(settings.database.dsn, server, archive)
     _archive_a_segment(server)
 
 
 def _dump_as_others_do(dsn: str, server: PostgresServer, archive: Archive) -> None:
     """Put a dump into the archive that nobody wrote a manifest for: the runbook's own text makes such ones."""
-    argv: list[str | Path] = [server.tools.program("pg_dump"), "--format=custom"]
+    argv: list[str | Path] = [server.tools.program("pg_dump"), "--format=custom", "--compress=1"]
     key = f"{archive.key('others', datetime.now(UTC))}{DUMP_SUFFIX}"
     with producing(argv, sought="a dump without a manifest", env=postgres.libpq_environment(dsn)) as producer:
         archive.bucket.write_stream(

@@ -7,6 +7,7 @@ itself by none of them. `AT_A_TIME` = 1 gives each a copy of its own, and takes 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
@@ -35,7 +36,9 @@ def batches(at_a_time: int = AT_A_TIME) -> Iterator[Batch]:
     """Yield every mutation once, and a twin that nothing is done to at first, at last, and every tenth time."""
     found: list[list[Mutation]] = []
     for mutation in MUTATIONS:
-        room = (batch for batch in found if len(batch) < at_a_time and not any(_meet(mutation, other) for other in batch))
+        room = (
+            batch for batch in found if len(batch) < at_a_time and not any(_meet(mutation, other) for other in batch)
+        )
         batch = next(room, None)
         if batch is None:
             found.append([mutation])
@@ -56,11 +59,13 @@ def name_of(batch: Batch) -> str:
 def _meet(one: Mutation, other: Mutation) -> bool:
     """Whether two mutations concern, or may concern, the same object."""
     return one.outcome is not other.outcome or any(
-        fnmatchcase(name, pattern) or fnmatchcase(pattern, name) for name in _objects(one) for pattern in _objects(other)
+        fnmatchcase(name, pattern) or fnmatchcase(pattern, name)
+        for name in _objects(one)
+        for pattern in _objects(other)
     )
 
 
 def _objects(mutation: Mutation) -> set[str]:
-    """Return the names that a mutation's findings speak of: those with a schema, else the whole subject."""
-    subjects = {named.split(" ", 1)[1] for named in (*mutation.finds, *mutation.also)}
-    return {word for subject in subjects for word in ([w for w in subject.split() if "." in w] or [subject])}
+    """Return the names that a mutation's findings speak of: words that only a name can be, else the whole subject."""
+    subjects = [named.split(" ", 1)[1] for named in (*mutation.finds, *mutation.also)]
+    return {name for subject in subjects for name in (re.findall(r"\S*[._]\S*", subject) or [subject])}

@@ -151,8 +151,9 @@ _DEACTIVATE = "catalog.rule public.active_users active_users_deactivate"
 RULES = tuple(
     mutation(15, f"rule: {name}", sql, *finds)
     for name, sql, *finds in (
-        ("a value less in its list", "CREATE OR REPLACE RULE active_users_deactivate AS ON DELETE TO public.active_users"
-         " DO INSTEAD UPDATE public.users SET is_active = false WHERE id = OLD.id AND users.role NOT IN ('owner')",
+        ("a value less in its list",
+         "CREATE OR REPLACE RULE active_users_deactivate AS ON DELETE TO public.active_users DO INSTEAD"
+         " UPDATE public.users SET is_active = false WHERE id = OLD.id AND users.role NOT IN ('owner')",
          _DEACTIVATE),
         ("instead of nothing, something as well", "CREATE OR REPLACE RULE settings_history_keep AS ON DELETE TO"
          " ops.settings_history DO ALSO NOTHING", "catalog.rule ops.settings_history settings_history_keep"),

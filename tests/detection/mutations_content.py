@@ -87,7 +87,8 @@ ROWS = (
 VALUES = (
     _value("an integer one higher", "UPDATE public.training_clients SET step = step + 1 WHERE ctid = '(0,1)'",
            "public.training_clients"),
-    _value("one letter of a text", "UPDATE public.tenants SET name = overlay(name placing '~' from 1) WHERE number = 110",
+    _value("one letter of a text",
+           "UPDATE public.tenants SET name = overlay(name placing '~' from 1) WHERE number = 110",
            "public.tenants"),
     _value("a blank at the end of a text", "UPDATE public.tenants SET name = name || ' ' WHERE number = 110",
            "public.tenants"),
@@ -128,13 +129,15 @@ VALUES = (
            "UPDATE public.tenants SET settings = 'tier=>9'::extensions.hstore WHERE number = 120", "public.tenants"),
     _value("a field of a composite", "UPDATE public.tenants SET address.postcode = '99999' WHERE address IS NOT NULL"
            " AND number = 110", "public.tenants"),
-    _value("a text in a hash-partitioned table", "UPDATE ops.notifications SET says = 'x' WHERE id = 5", "ops.notifications"),
+    _value("a text in a hash-partitioned table", "UPDATE ops.notifications SET says = 'x' WHERE id = 5",
+           "ops.notifications"),
     _value("white space in a json",
            "UPDATE public.futures SET request = (request::text || ' ')::json WHERE id = 9", "public.futures"),
     _value("a foreign key that points to another row",
            "UPDATE public.users SET invited_by = 2 WHERE id = 20", "public.users"),
     _value("names that need quoting",
-           """UPDATE ops."Odd ""name"" with 'quotes', %s and ünïcode; --" SET "back\\slash" = '\\.' WHERE "select" = 1""",
+           """UPDATE ops."Odd ""name"" with 'quotes', %s and ünïcode; --" SET "back\\slash" = '\\.'
+           WHERE "select" = 1""",
            """ops."Odd ""name"" with 'quotes', %s and ünïcode; --\""""),
 )  # fmt: skip
 

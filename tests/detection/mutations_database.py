@@ -1,5 +1,6 @@
 """The database's own properties, and what no table shows: settings, publications, statistics, comments, extensions
-(rows 19 and 20)."""
+(rows 19 and 20).
+"""
 
 from __future__ import annotations
 
@@ -116,7 +117,8 @@ OTHERS = tuple(
          "ALTER TEXT SEARCH CONFIGURATION ops.model_names DROP MAPPING FOR numword",
          "catalog.text_search_configuration ops.model_names"),
         ("text search configuration: the order of dictionaries",
-         "ALTER TEXT SEARCH CONFIGURATION ops.model_names ALTER MAPPING FOR word WITH pg_catalog.simple, ops.as_written",
+         "ALTER TEXT SEARCH CONFIGURATION ops.model_names ALTER MAPPING FOR word"
+         " WITH pg_catalog.simple, ops.as_written",
          "catalog.text_search_configuration ops.model_names"),
         ("text search dictionary: an option", "ALTER TEXT SEARCH DICTIONARY ops.as_written (ACCEPT = false)",
          "catalog.text_search_dictionary ops.as_written"),

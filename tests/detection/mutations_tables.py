@@ -9,7 +9,8 @@ _KINDS = "('tokens', 'gpu_seconds', 'storage', 'egress', 'gifts')"
 INDEXES = tuple(
     mutation(row, f"index: {name}", sql, f"catalog.index {index}", *more)
     for row, name, sql, index, *more in (
-        (14, "invalid", "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'public.futures_by_client'::regclass",
+        (14, "invalid",
+         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'public.futures_by_client'::regclass",
          "public.futures_by_client"),
         (14, "unique and invalid",
          "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'public.audit_logs_hash_once'::regclass",
@@ -17,6 +18,11 @@ INDEXES = tuple(
         (14, "not ready for writes",
          "UPDATE pg_index SET indisready = false WHERE indexrelid = 'public.artifacts_by_client'::regclass",
          "public.artifacts_by_client"),
+        (17, "in the order of another library",
+         "CREATE INDEX by_absolute_value ON public.training_clients (step ops.absolute_value_ops); CREATE OR REPLACE"
+         " FUNCTION ops.by_absolute_value(integer, integer) RETURNS integer LANGUAGE sql IMMUTABLE STRICT RETURN"
+         " abs($2) - abs($1)", "public.by_absolute_value", "integrity.index public.by_absolute_value",
+         "catalog.function ops.by_absolute_value(integer,integer)"),
         (15, "lost", "DROP INDEX public.futures_open", "public.futures_open",
          "catalog.comment index public.futures_open"),
         (15, "one too many", "CREATE INDEX left_over ON public.futures (took)", "public.left_over"),
@@ -72,9 +78,8 @@ INDEXES = tuple(
 
 
 def _again(table: str, constraint: str, definition: str) -> str:
-    return (
-        f"ALTER TABLE {table} DROP CONSTRAINT {constraint}; ALTER TABLE {table} ADD CONSTRAINT {constraint} {definition}"
-    )
+    drop, add = f"DROP CONSTRAINT {constraint}", f"ADD CONSTRAINT {constraint} {definition}"
+    return f"ALTER TABLE {table} {drop}; ALTER TABLE {table} {add}"
 
 
 CONSTRAINTS = tuple(
@@ -169,7 +174,7 @@ _CASCADES = {
     "another name": ("catalog.rule ops.heartbeats heartbeats_tell",),
 }
 
-COLUMNS = tuple(
+COLUMNS = (*(
     mutation(15, f"column: {name}", sql, *finds, also=_CASCADES.get(name, ()))
     for name, sql, *finds in (
         ("a default changed", "ALTER TABLE public.users ALTER COLUMN role SET DEFAULT 'owner'",
@@ -222,10 +227,9 @@ COLUMNS = tuple(
          "content.hash ops.settings_history", "catalog.column ops.settings_history.at"),
         ("one too many", "ALTER TABLE ops.settings_history ADD COLUMN left_over integer",
          "catalog.column ops.settings_history.left_over", "content.hash ops.settings_history"),
-        ("another name", "ALTER TABLE ops.heartbeats RENAME COLUMN load TO weight", "catalog.column ops.heartbeats.load",
-         "catalog.column ops.heartbeats.weight"),
-    )
-) + (
+        ("another name", "ALTER TABLE ops.heartbeats RENAME COLUMN load TO weight",
+         "catalog.column ops.heartbeats.load", "catalog.column ops.heartbeats.weight"),
+    )),
     mutation(15, "column: another order", _ORDER, "catalog.column ops.heartbeats.host",
              "catalog.column ops.heartbeats.beat_at", also=("catalog.* *ops.heartbeats*",)),
 )  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from runbook_lib.backup import audit_chain, dump, sequences
 from runbook_lib.backup.catalog import Archive, Backup
 from runbook_lib.outcome import Finding
+from runbook_lib.phases import Watcher, nobody
 from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.server import PostgresServer
@@ -66,10 +67,17 @@ class Place:
                 session.execute(statement)
         return dsn
 
-    def restore(self, backup: Backup, archive: Archive, name: str = "again", scratch: Scratch | None = None
-                ) -> RestoredDatabase:  # fmt: skip
+    def restore(
+        self,
+        backup: Backup,
+        archive: Archive,
+        name: str = "again",
+        *,
+        scratch: Scratch | None = None,
+        watch: Watcher = nobody,
+    ) -> RestoredDatabase:
         """Restore a backup, as the drill does."""
-        return into_scratch(backup, name, archive=archive, scratch=scratch or self.scratch)
+        return into_scratch(backup, name, archive=archive, scratch=scratch or self.scratch, watch=watch)
 
 
 @contextmanager
@@ -134,10 +142,12 @@ def _execute(copy: RestoredDatabase, statement: str) -> None:
         session.execute(statement)
 
 
-def findings_of(copy: RestoredDatabase) -> list[Finding]:
+def findings_of(copy: RestoredDatabase, *, has_audit_log: bool = True) -> list[Finding]:
     """Ask every question that the drill asks of a restored database."""
-    comparison = copy.compare()
+    checks = [*copy.compare().checks]
     with copy.session() as session:
-        others = (sequences.will_not_collide(session), audit_chain.is_unbroken(session))
-    sound = integrity.heap_and_indexes_are_sound(copy.dsn)
-    return [finding for check in (*comparison.checks, *others, sound) for finding in check.findings]
+        checks.append(sequences.will_not_collide(session))
+        if has_audit_log:
+            checks.append(audit_chain.is_unbroken(session))
+    checks.append(integrity.heap_and_indexes_are_sound(copy.dsn))
+    return [finding for check in checks for finding in check.findings]

@@ -26,7 +26,7 @@ class Scoreboard:
     healthy_twins: int = 0
     """Copies that nothing was done to."""
     damaged: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
-    """Ways of damaging a dump with a manifest; of each case, whether it was refused before pg_restore ran."""
+    """Compression of damaged dumps with a manifest; of each case, whether it was refused before pg_restore ran."""
     decoded: dict[tuple[str, str], list[bool]] = field(default_factory=lambda: defaultdict(list))
     """Compression and kind of damage of dumps without a manifest; of each case, whether decoding alone found it."""
 
@@ -38,9 +38,11 @@ class Scoreboard:
                 f"detection: {self.found} of {self.mutations} mutations found, {alarms} in {self.healthy_twins} healthy"
                 f" twins ({_NEAREST_PEER})"
             )
-        for way, refused in self.damaged.items():
-            yield f"damaged dumps, {way}: {sum(refused)} of {len(refused)} refused before pg_restore saw a byte"
-        if self.decoded:
-            yield "damaged dumps without a manifest, found by decoding alone (the others end unproven):"
+        if self.damaged:
+            cases = [refused for ways in self.damaged.values() for refused in ways]
+            ways = ", ".join(f"{way} {len(refused)}" for way, refused in self.damaged.items())
+            yield f"damaged dumps: {sum(cases)} of {len(cases)} refused before pg_restore saw a byte ({ways})"
+        if any(self.decoded.values()):
+            yield "damaged dumps without a manifest, found by decoding alone (none of the others is called proven):"
         for (compression, kind), caught in self.decoded.items():
             yield f"  {compression:<5} {kind:<12} {sum(caught):>3} of {len(caught):>3}"

@@ -16,25 +16,19 @@ from runbook_lib.errors import DamagedArtefact, RunbookError
 from runbook_lib.outcome import Outcome
 from runbook_lib.reach import postgres, programs
 from runbook_lib.restore.scratch import Scratch
-from tests.detection import tools
+from tests.detection import small, tools
 from tests.detection.damage import Damaged, bit_flipped, truncated
 from tests.detection.place import PERMIT, Place
 from tests.detection.scoreboard import Scoreboard
 
 COMPRESSIONS = ("gzip:6", "zstd:3", "lz4", "none")
 SEED = 20261122
-_ROWS = """
-CREATE TABLE ledger (id integer PRIMARY KEY, says text NOT NULL, amount numeric(12, 2) NOT NULL);
-INSERT INTO ledger SELECT i, md5(i::text), i * 1.25 FROM generate_series(1, 400) AS i;
-CREATE TABLE holders (id integer PRIMARY KEY, name text NOT NULL);
-INSERT INTO holders SELECT i, 'holder ' || i FROM generate_series(1, 100) AS i;
-"""
 
 
 @pytest.fixture(scope="module")
 def ledger(place: Place) -> str:
     """The connection string of a small database."""
-    return place.create("ledger", _ROWS)
+    return small.ledger(place, "ledger")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +70,7 @@ def test_bytes_that_changed_in_a_bucket_without_versions(
     archive = place.archive(f"flat-{compression.partition(':')[0]}", versioned=False)
     taken = dump.take(ledger, archive, permit=PERMIT, compression=compression).backup
     whole = archive.bucket.read(taken.dump.key)
-    score = scoreboard.damaged[f"{compression}, bucket without versions"]
+    score = scoreboard.damaged[compression.partition(":")[0]]
     for damaged in damages(whole):
         put(archive, taken, damaged.content)
         score.append(is_refused(place, archive.newest(kind="manual"), archive, watched))
@@ -98,7 +92,7 @@ def test_bytes_that_changed_in_the_version_that_the_manifest_names(
     taken = dump.take(ledger, archive, permit=PERMIT, compression=compression).backup
     assert taken.manifest is not None
     whole = archive.bucket.read(taken.dump.key)
-    score = scoreboard.damaged[f"{compression}, version named by the manifest"]
+    score = scoreboard.damaged[compression.partition(":")[0]]
     for damaged in [*list(truncated(whole, seed=SEED))[::3], *bit_flipped(whole, seed=SEED, flips=10)]:
         version = put(archive, taken, damaged.content)
         rotten = replace(taken, dump=replace(taken.dump, version_id=version))
@@ -195,7 +189,9 @@ MANIFEST_DAMAGES: Mapping[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
     "garbled": lambda content: content[:200] + b"~~~~" + content[204:],
     "something else": lambda _: b"{}",
-    "of another form": lambda content: gzip.compress(gzip.decompress(content).replace(b'"format":1', b'"format":99', 1)),
+    "of another form": lambda content: gzip.compress(
+        gzip.decompress(content).replace(b'"format":1', b'"format":99', 1)
+    ),
     "without a part": lambda content: gzip.compress(gzip.decompress(content).replace(b'"lsn":', b'"nsl":', 1)),
 }
 

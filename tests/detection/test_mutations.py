@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from runbook_lib.backup import dump
+from runbook_lib.restore import integrity
 from runbook_lib.restore.scratch import RestoredDatabase
-from tests.detection import catalogue
+from tests.detection import catalogue, small
 from tests.detection.catalogue import Batch
-from tests.detection.place import findings_of, mutated, twin
+from tests.detection.place import PERMIT, Place, findings_of, mutated, twin
 from tests.detection.scoreboard import Scoreboard
 
 
@@ -32,6 +34,16 @@ def test_a_comparison_leaves_the_copy_as_it_was(restored: RestoredDatabase) -> N
     with twin(restored, "twin") as copy, mutated(copy, ()):
         assert findings_of(copy) == []
         assert findings_of(copy) == []
+
+
+def test_a_source_that_brought_its_own_amcheck_along(place: Place) -> None:
+    archive = place.archive("amcheck")
+    dsn = small.ledger(place, "checked", "CREATE EXTENSION amcheck SCHEMA public")
+    restored = place.restore(dump.take(dsn, archive, permit=PERMIT).backup, archive)
+    assert findings_of(restored, has_audit_log=False) == []
+    assert integrity.heap_and_indexes_are_sound(restored.dsn, deep=True).holds()
+    assert findings_of(restored, has_audit_log=False) == []
+    restored.remove()
 
 
 def test_no_two_mutations_have_one_name() -> None:

@@ -55,7 +55,7 @@ def programs_alone() -> Iterator[Tools]:
 
 @contextmanager
 def whole_installation() -> Iterator[Tools]:
-    """Make an installation that has its own list of extensions: what ``postgres`` finds is relative to where it lies."""
+    """Make an installation with its own list of extensions: ``postgres`` looks for it relative to where it lies."""
     real = binaries.find(MAJOR).bin
     with _folder() as folder:
 

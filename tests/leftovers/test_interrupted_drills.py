@@ -72,7 +72,8 @@ class Drill:
     def __init__(self, folder: Path, moment: Moment, *, project: Path = PROJECT, stranger: bool = False) -> None:
         self.temporary = folder / "t"
         self.reports = folder / "reports"
-        for made in (self.temporary, self.reports):
+        self.home = folder / "home"
+        for made in (self.temporary, self.reports, self.home):
             made.mkdir()
             if stranger:
                 os.chown(made, STRANGER, STRANGER)
@@ -95,7 +96,7 @@ class Drill:
             self.process = subprocess.Popen(
                 argv,
                 cwd=project,
-                env=environment(self.temporary, HOME=str(self.temporary)),
+                env=environment(self.temporary, HOME=str(self.home)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -150,6 +151,7 @@ class Drill:
             where=str(self.temporary),
             within_seconds=ENDED_SECONDS,
         )
+        assert [path.name for path in self.home.iterdir()] == []
 
     @property
     def outcome(self) -> str:
