@@ -56,6 +56,8 @@ class Listing:
     """Newest first, by the moment their rows were current."""
     incomplete: tuple[StoredObject, ...]
     """Dumps of ours that were cut short: no manifest, no backup."""
+    damaged: Mapping[StoredObject, DamagedArtefact]
+    """Dumps whose manifest cannot be read or is of another one; what is wrong with each."""
     findings: tuple[Finding, ...]
     """Everything that is not as it should be."""
 
@@ -103,12 +105,16 @@ class Archive:
         objects = {stored.key: stored for stored in self.bucket.objects(f"{self.prefix}{kind}/")}
         backups: list[Backup] = []
         incomplete: list[StoredObject] = []
+        damaged: dict[StoredObject, DamagedArtefact] = {}
         for key, stored in objects.items():
             if not key.endswith(DUMP_SUFFIX):
                 continue
             manifest_key = key.removesuffix(DUMP_SUFFIX) + MANIFEST_SUFFIX
             if manifest_key in objects:
-                backups.append(self._with_manifest(stored, manifest_key))
+                try:
+                    backups.append(self._with_manifest(stored, manifest_key))
+                except DamagedArtefact as wrong:  # one bad night must not hide the others
+                    damaged[stored] = wrong
             elif self._is_ours(key):
                 incomplete.append(stored)
             else:
@@ -122,17 +128,25 @@ class Archive:
             )
             for stored in incomplete
         ]
+        findings += [
+            Finding("backup.manifest", stored.url, wrong.why, remedy=wrong.remedy) for stored, wrong in damaged.items()
+        ]
         backups.sort(key=lambda backup: backup.taken_at, reverse=True)
-        return Listing(tuple(backups), tuple(incomplete), tuple(findings))
+        return Listing(tuple(backups), tuple(incomplete), damaged, tuple(findings))
 
     def newest(self, *, since: datetime | None = None, kind: str = "daily") -> Backup:
         """Return the newest backup of a kind.
 
         :param since: the oldest moment that will do, such as the last one a backup was due
 
-        Raise `NotFound` if there is none, or none so new; it says what the newest is and what was passed over.
+        Raise `NotFound` if there is none, or none so new; it says what the newest is and what was passed over. Raise
+        `DamagedArtefact` if the one that should do is there, and its manifest is damaged.
         """
         listing = self.listing(kind)
+        for stored, wrong in listing.damaged.items():
+            older = (_written(stored) > _written(backup.dump) for backup in listing.backups)
+            if all(older):
+                raise wrong
         remedy = f"look at the backup job of {self.where}{kind}/, and take one now (runbook 1.2)"
         passed_over = f"; passed over as incomplete: {', '.join(o.key for o in listing.incomplete)}" * bool(
             listing.incomplete
@@ -199,3 +213,8 @@ class Archive:
     def _is_ours(self, key: str) -> bool:
         _, metadata = self.bucket.head(key)
         return MARK.items() <= dict(metadata).items()
+
+
+def _written(stored: StoredObject) -> tuple[datetime, str]:
+    """When an object was written; S3 counts whole seconds, and the keys are named by the time as well."""
+    return stored.modified, stored.key

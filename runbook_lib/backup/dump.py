@@ -35,6 +35,8 @@ from runbook_lib.safety.permit import Permit
 _LOCK_WAIT_SECONDS = 60
 """How long pg_dump may wait for a table that somebody holds exclusively; it would otherwise wait for ever."""
 
+_MAGIC = b"PGDMP"
+"""How a dump in custom format begins."""
 _REMEDY = "read what pg_dump said; no object was left behind, and the last proven backup still stands"
 
 
@@ -211,11 +213,24 @@ def _dump_and_inventory(
                     on_bytes=told,
                 )
                 written.append(key)
+            _must_be_a_dump(archive, dump, tools)
             return dump, taking.result()
         except BaseException:
             stop.set()
             cancel_all(sessions)
             raise
+
+
+def _must_be_a_dump(archive: Archive, dump: Written, tools: PostgresTools) -> None:
+    """Look at what was written: pg_dump's claim of success may come with nothing."""
+    beginning = archive.bucket.read(dump.object.key, dump.object.version_id, at_most_bytes=len(_MAGIC))
+    if beginning != _MAGIC:
+        raise ToolFailed(
+            "a dump in custom format",
+            where=str(tools.program("pg_dump")),
+            why=f"it claims success, and wrote {dump.object.bytes} bytes that begin with {beginning!r}",
+            remedy=_REMEDY,
+        )
 
 
 def _pg_dump(dsn: str, argv: Sequence[str | Path]) -> AbstractContextManager[Producer]:

@@ -11,6 +11,7 @@ nothing where they were dropped, and pg_restore before 15 passes over the owner 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -136,10 +137,16 @@ class DatabaseProperties:
             yield f"COMMENT ON DATABASE {database} IS {postgres.literal(self.comment)}"
         for setting in self.settings:
             of_role = f"ROLE {postgres.identifier(setting.role)} IN " if setting.role else ""
-            value = setting.value if setting.name in _LISTS else postgres.literal(setting.value)
-            name_parts = setting.name.split(".")
-            yield f"ALTER {of_role}DATABASE {database} SET {postgres.identifier(*name_parts)} = {value or chr(39) * 2}"
+            values = _listed(setting.value) if setting.name in _LISTS else [setting.value]
+            value = ", ".join(map(postgres.literal, values or [""]))
+            yield f"ALTER {of_role}DATABASE {database} SET {postgres.identifier(*setting.name.split('.'))} = {value}"
         yield from _granting(f"DATABASE {database}", self.owner, self.grants)
+
+
+def _listed(value: str) -> list[str]:
+    """Take a stored list apart: its parts are separated by commas, and quoted where they hold one."""
+    parts = re.findall(r'"(?:[^"]|"")*"|[^,\s]+', value)
+    return [part[1:-1].replace('""', '"') if part.startswith('"') else part for part in parts]
 
 
 def _granting(what: str, owner: str, grants: Iterable[Grant]) -> Iterator[str]:

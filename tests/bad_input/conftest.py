@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from runbook_lib.backup import dump
-from runbook_lib.backup.catalog import Archive
+from runbook_lib.backup.catalog import MARK, Archive, Backup
 from runbook_lib.reach import postgres
 from runbook_lib.reach.binaries import find
 from runbook_lib.reach.objects import Bucket
@@ -48,6 +49,19 @@ class World:
         """All that is in the bucket, version by version, and every upload that was never ended."""
         kept = [(each.key, each.version_id, each.bytes) for each in self.bucket.versions()]
         return kept + [(key, "unfinished", 0) for key in self.bucket.unfinished_uploads()]
+
+
+def lay(bucket: Bucket, prefix: str, backup: Backup, *, taken_at: datetime | None = None, database_bytes: int) -> None:
+    """Lay a copy of a backup below a prefix, as the only one there, with another manifest."""
+    assert backup.manifest is not None
+    stored = bucket.copy(backup.dump.key, f"{prefix}daily/x.dump")
+    manifest = replace(
+        backup.manifest,
+        taken_at=taken_at or backup.taken_at,
+        dump=replace(backup.manifest.dump, key=stored.key, version_id=stored.version_id),
+        database=replace(backup.manifest.database, bytes=database_bytes),
+    )
+    bucket.write_once(f"{prefix}daily/x.manifest", manifest.to_bytes(), metadata=MARK)
 
 
 @pytest.fixture(scope="session")

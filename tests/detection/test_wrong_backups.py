@@ -87,7 +87,7 @@ def test_a_night_without_a_backup(archive: Archive, taken: Backup) -> None:
         backups = tuple(
             replace(taken, manifest=replace(taken.manifest, taken_at=taken.taken_at - timedelta(days=d))) for d in days
         )
-        return retention.every_night_has_one(Listing(backups, (), ()), schedule, now, days=5, where="here")
+        return retention.every_night_has_one(Listing(backups, (), {}, ()), schedule, now, days=5, where="here")
 
     assert nights_of(0, 1, 2, 3, 4).holds()
     assert names(nights_of(0, 1, 3, 4)) == ["backup.night"]
@@ -100,7 +100,7 @@ def test_a_backup_that_shrank(taken: Backup) -> None:
             Backup(replace(taken.dump, bytes=size, modified=taken.dump.modified - timedelta(days=days)), None)
             for days, size in enumerate(sizes)
         ]
-        return retention.is_of_usual_size(backups[0], Listing(tuple(backups), (), ()))
+        return retention.is_of_usual_size(backups[0], Listing(tuple(backups), (), {}, ()))
 
     assert of_sizes(1000, 1000, 900, 1100).holds()
     assert of_sizes(600, 1000, 900, 1100).holds()
@@ -137,7 +137,18 @@ def test_a_manifest_of_another_backup(archive: Archive, taken: Backup) -> None:
     rewrite(archive, other + DUMP_SUFFIX, b"PGDMP of another night")
     rewrite(archive, other + MANIFEST_SUFFIX, manifest)
     with pytest.raises(DamagedArtefact, match="another dump"):
-        archive.listing()
+        archive.newest()
+    assert [finding.check for finding in archive.listing().findings] == ["backup.manifest"]
+
+
+def test_a_damaged_manifest_of_an_older_night_does_not_hide_the_newest(archive: Archive, taken: Backup) -> None:
+    older = f"{archive.prefix}daily/20000101_020000"
+    manifest = archive.bucket.read(taken.dump.key.removesuffix(DUMP_SUFFIX) + MANIFEST_SUFFIX)
+    rewrite(archive, older + DUMP_SUFFIX, b"PGDMP of a night long ago")
+    rewrite(archive, older + MANIFEST_SUFFIX, manifest[: len(manifest) // 2])
+    rewrite(archive, taken.dump.key, archive.bucket.read(taken.dump.key))  # written after it
+    assert archive.newest().dump.key == taken.dump.key
+    assert [finding.check for finding in archive.listing().findings] == ["backup.manifest"]
 
 
 def test_roles_that_changed_after_the_fact(place: Place, archive: Archive, taken: Backup) -> None:

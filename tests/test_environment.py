@@ -1,0 +1,110 @@
+"""What a run acts on is what its profile names, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC
+
+import pytest
+
+from runbook_lib.environment import Environment
+from runbook_lib.errors import TargetRefused, ToolMissing, Unproven
+from runbook_lib.reach import postgres
+from runbook_lib.settings import Backups, Changes, Database, Settings
+from tests.backup import real
+
+
+@pytest.fixture(scope="module")
+def databases() -> Iterator[real.Databases]:
+    with real.databases() as started:
+        yield started
+
+
+@pytest.fixture
+def settings(databases: real.Databases) -> Settings:
+    """A profile of a database on a real server; its bucket answers nobody."""
+    dsn = databases.make()
+    with postgres.session(dsn) as session:
+        identifier = session.server().system_identifier
+    backups = Backups(bucket="b", endpoint_url="http://127.0.0.1:9", region="us-east-1")
+    return Settings("here", Database(dsn, identifier), backups)
+
+
+def of_another_cluster(settings: Settings) -> Environment:
+    return Environment.of(replace(settings, database=replace(settings.database, system_identifier="7")))
+
+
+class TestIdentity:
+    def test_the_cluster_that_was_named(self, settings: Settings) -> None:
+        identity = Environment.of(settings).identity()
+        assert identity.system_identifier == settings.database.system_identifier
+        assert identity.name == postgres.database_of(settings.database.dsn)
+        assert identity.major == 17
+
+    def test_any_cluster_where_none_was_named(self, settings: Settings) -> None:
+        anybody = replace(settings, database=replace(settings.database, system_identifier=""))
+        assert Environment.of(anybody).identity().major == 17
+
+    def test_another_cluster_is_refused(self, settings: Settings) -> None:
+        environment = of_another_cluster(settings)
+        with pytest.raises(TargetRefused, match="the profile names 7") as raised:
+            environment.identity()
+        assert settings.database.system_identifier in raised.value.why
+
+    def test_another_cluster_gets_no_backup_and_no_other_statement(
+        self, settings: Settings, databases: real.Databases
+    ) -> None:
+        environment = of_another_cluster(replace(settings, changes=Changes(granted=True)))
+        with postgres.session(databases.server.dsn(), read_only=False) as session:
+            session.execute("ALTER SYSTEM SET log_statement = 'all'; SELECT pg_reload_conf()")
+        before = databases.server.log.read_text()
+        with pytest.raises(TargetRefused):
+            environment.take_backup("manual")
+        logged = databases.server.log.read_text()[len(before) :]
+        seen = [line for line in logged.splitlines() if "statement:" in line or "execute" in line]
+        assert [line for line in seen if "set_config" not in line and "pg_control_system" not in line] == []
+
+    def test_its_sessions_write_nothing(self, settings: Settings) -> None:
+        with Environment.of(settings).database() as session, pytest.raises(postgres.DriverError, match="read-only"):
+            session.execute("CREATE TABLE public.t (n int)")
+
+
+class TestPermit:
+    def test_is_withheld_unless_the_profile_grants_it(self, settings: Settings) -> None:
+        with pytest.raises(Unproven, match=r"set granted = true under \[changes\] in the profile here"):
+            Environment.of(settings).take_backup("manual")
+
+    def test_is_granted_by_the_profile(self, settings: Settings) -> None:
+        granted = Environment.of(replace(settings, changes=Changes(granted=True)))
+        granted.permit.require("anything")
+        assert granted.permit.reason == "the profile here grants changes"
+
+
+class TestDescription:
+    def test_of_what_answers(self, settings: Settings) -> None:
+        told = Environment.of(settings).describe()
+        assert told["environment"] == "here"
+        assert f"system identifier {settings.database.system_identifier}" in told["database"]
+        assert told["backups"] == "s3://b/postgres/ at http://127.0.0.1:9"
+        assert told["changes"] == "none"
+
+    def test_of_what_does_not_answer(self, settings: Settings) -> None:
+        away = replace(settings, database=Database("host=127.0.0.1 port=9 dbname=x user=clerk"))
+        assert "no answer" in Environment.of(away).describe()["database"]
+
+    def test_of_another_cluster(self, settings: Settings) -> None:
+        assert "refused to touch it" in of_another_cluster(settings).describe()["database"]
+
+
+def test_programs_that_were_named_are_the_ones_used(settings: Settings, databases: real.Databases) -> None:
+    granted = replace(settings, changes=Changes(granted=True))
+    nowhere = Environment.of(granted, tools_directory=databases.server.folder)
+    with pytest.raises(ToolMissing, match=str(databases.server.folder)):
+        nowhere.take_backup("manual")
+    with nowhere.scratch() as place, pytest.raises(ToolMissing):
+        place.server(17)
+
+
+def test_now_is_in_utc(settings: Settings) -> None:
+    assert Environment.of(settings).now.tzinfo is UTC
