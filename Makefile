@@ -21,7 +21,7 @@ NORTHWIND = $(wildcard ../shared/data/northwind.sql)
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || true
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r t w; do printf '  make %-13s %s\n' "$$t" "$$w"; done
 
 setup: $(VENV)/ready  ## make .venv with everything in it, every package pinned by its hash
 
@@ -57,6 +57,9 @@ runbook: setup  ## the whole runbook in the sandbox
 northwind: setup  ## drill a database that nobody here wrote, where there is one beside this project
 	@$(if $(NORTHWIND),$(PY) -m pytest features -k without_an_audit_log --database=$(NORTHWIND) --reports=$(REPORTS)/northwind,\
 	  echo "no ../shared/data/northwind.sql: not drilled")
+
+bench: setup  ## what proof costs, as ratios to what people do without it [BENCH="--scale 5 --rounds 5"]
+	@$(PY) -m tests.bench $(BENCH)
 
 lock:  ## resolve requirements.lock anew (needs uv)
 	uv pip compile --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --quiet \

@@ -57,12 +57,13 @@ class TestIdentity:
     ) -> None:
         environment = of_another_cluster(replace(settings, changes=Changes(granted=True)))
         with postgres.session(databases.server.dsn(), read_only=False) as session:
-            session.execute("ALTER SYSTEM SET log_statement = 'all'; SELECT pg_reload_conf()")
+            session.execute(f"ALTER DATABASE {postgres.database_of(settings.database.dsn)} SET log_statement = 'all'")
         before = databases.server.log.read_text()
         with pytest.raises(TargetRefused):
             environment.take_backup("manual")
         logged = databases.server.log.read_text()[len(before) :]
         seen = [line for line in logged.splitlines() if "statement:" in line or "execute" in line]
+        assert seen
         assert [line for line in seen if "set_config" not in line and "pg_control_system" not in line] == []
 
     def test_its_sessions_write_nothing(self, settings: Settings) -> None:

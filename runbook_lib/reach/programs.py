@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ def run(
     workspace: Workspace | None = None,
     account: Account | None = None,
     inherit: bool = True,
+    on_start: Callable[[subprocess.Popen[bytes]], object] = lambda _: None,
 ) -> CommandResult:
     """Run a program to its end.
 
@@ -75,6 +76,7 @@ def run(
     :param workspace: where to run it, unprivileged and with a scrubbed environment; by default it runs as we do
     :param account: whom to run it as instead of the workspace's own account, where we are root
     :param inherit: whether it finds our environment, where it runs in no workspace, or ``PATH`` alone
+    :param on_start: told of the process, for whoever may have to kill it from another thread
 
     Raise `ToolMissing` where it cannot be started, and `WaitTimedOut` where it does not end in time.
     """
@@ -89,6 +91,7 @@ def run(
         child = workspace.spawn(arguments, env=env, account=account, **streams)
     else:
         child = _spawn(arguments, sought, {**_surroundings(inherit=inherit), **(env or {})}, streams)
+    on_start(child)
     with child:  # closes the pipes even where a stray grandchild still holds their other ends
         try:
             stdout, stderr = child.communicate(stdin, timeout=timeout_seconds)

@@ -21,7 +21,9 @@ from runbook_lib.reach import programs
 from runbook_lib.reach.server import PostgresServer
 
 _MAGIC = b"PGDMP"
-_FORMATS = {1: "custom", 3: "tar", 5: "directory"}
+_CUSTOM = 1
+_FORMATS = frozenset({_CUSTOM, 3, 5})
+"""Custom, tar and directory; the table of contents of the last calls itself the second."""
 _LONGEST_TEXT = 10_000
 _COMPRESSION_AS_BYTE = (1, 15)
 """From this archive version on (PostgreSQL 16) the kind of compression is one byte; before it was a level."""
@@ -49,30 +51,43 @@ def read_header(dump: Path, *, where: str) -> Header:
 
     :param where: the dump's address, for the error
 
-    Raise `DamagedArtefact` if it is none of pg_dump's archives, or ends within its header; `Unproven` for plain SQL.
+    Raise `DamagedArtefact` if it is no dump at all, or ends within its header; `Unproven` if it is one of another form.
     """
     with dump.open("rb") as file:
-        beginning = file.read(64)
+        beginning = file.read(512)
         file.seek(0)
         if not beginning:
             raise _damaged(where, "it is empty: 0 bytes")
         if not beginning.startswith(_MAGIC):
-            if b"PostgreSQL database" in beginning or beginning.lstrip().startswith((b"--", b"SET ", b"CREATE ")):
-                raise Unproven(
-                    "to restore a dump in pg_dump's custom format",
-                    where=where,
-                    why="it is plain SQL: nothing tells a whole one from one that was cut short, and to restore it is "
-                    "to run it as a script",
-                    remedy="dump with pg_dump --format=custom",
-                )
+            if form := _another_form(beginning):
+                raise _no_custom_format(where, form)
             raise _damaged(where, f"it begins with {beginning[:8]!r} instead of {_MAGIC!r}")
         try:
-            return _header(file)
+            header, code = _header(file)
         except (EOFError, ValueError, TypeError) as short:
             raise _damaged(where, f"its header cannot be read: {short}") from short
+    if code != _CUSTOM:
+        raise _no_custom_format(where, "it is the table of contents of a dump in directory format, without its rows")
+    return header
 
 
-def _header(file: BinaryIO) -> Header:
+def _another_form(beginning: bytes) -> str:
+    """Say of what other form a backup is, by its first bytes; empty where it is of none that we know."""
+    if beginning.startswith(b"toc.dat\0") and b"ustar" in beginning:
+        return "it is a dump in tar format, of which pg_restore takes one that was cut short for a whole one"
+    if beginning.startswith(b"\x1f\x8b"):
+        return "it is compressed by gzip as a whole, and what is in it cannot be seen without unpacking it"
+    if b"PostgreSQL database" in beginning or beginning.lstrip().startswith((b"--", b"SET ", b"CREATE ")):
+        return "it is plain SQL: nothing tells a whole one from one that was cut short, and to restore it is to run it"
+    return ""
+
+
+def _no_custom_format(where: str, why: str) -> Unproven:
+    sought = "to restore a dump in pg_dump's custom format"
+    return Unproven(sought, where=where, why=why, remedy="dump with pg_dump --format=custom")
+
+
+def _header(file: BinaryIO) -> tuple[Header, int]:
     file.seek(len(_MAGIC))
     major, minor, _revision, int_bytes, _offset_bytes, form = _take(file, 6)
     if form not in _FORMATS or not 1 <= int_bytes <= 8:
@@ -88,7 +103,7 @@ def _header(file: BinaryIO) -> Header:
     if not re.match(r"\d+", header.server_version):
         msg = f"server version {header.server_version!r}"
         raise ValueError(msg)
-    return header
+    return header, form
 
 
 def _take(file: BinaryIO, size: int) -> bytes:

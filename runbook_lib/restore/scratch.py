@@ -11,9 +11,10 @@ credentials or a network address to serve, against a throwaway server of the bac
 from __future__ import annotations
 
 import re
+import subprocess
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,17 +217,20 @@ def into_scratch(
             workspace.give(dump)
         header = archive_file.read_header(dump, where=backup.dump.url)
         server = early.result() if early else start_server(header.major)
-        decoded = beside.submit(_decode, dump, server, backup, stopwatch)
-        with stopwatch.phase("prepare"), postgres.session(server.dsn(), read_only=False) as session:
-            findings = list(_create(session, name, backup, archive, server))
-            if backup.manifest is None:
-                _make_up_roles(session, archive_file.roles_in(dump, server))
         dsn = server.dsn(name)
+        decoding: list[subprocess.Popen[bytes]] = []
         try:
+            decoded = beside.submit(_decode, dump, server, backup, stopwatch, decoding)
+            with stopwatch.phase("prepare"), postgres.session(server.dsn(), read_only=False) as session:
+                findings = list(_create(session, name, backup, archive, server))
+                if backup.manifest is None:
+                    _make_up_roles(session, archive_file.roles_in(dump, server))
             complaints = _pg_restore(dump, dsn, server, jobs, backup, stopwatch, watch)
             decoded.result()
         except BaseException:
-            _drop_quietly(server, name, decoded)
+            for process in decoding:
+                process.kill()  # a Ctrl-C must not wait for the end of a large dump
+            _drop_quietly(server, name)
             raise
         if complaints and scratch.disk_full:
             raise _no_room(backup, workspace, scratch.disk_full)
@@ -367,7 +371,9 @@ def _apply(session: Session, properties: DatabaseProperties, name: str) -> Itera
             )
 
 
-def _decode(dump: Path, server: PostgresServer, backup: Backup, stopwatch: Stopwatch) -> None:
+def _decode(
+    dump: Path, server: PostgresServer, backup: Backup, stopwatch: Stopwatch, decoding: list[subprocess.Popen[bytes]]
+) -> None:
     """Decode every byte of the dump, beside the restore: damage shows here even where no row is wrong by it."""
     with stopwatch.phase("verify"):
         decoded = programs.run(
@@ -375,6 +381,7 @@ def _decode(dump: Path, server: PostgresServer, backup: Backup, stopwatch: Stopw
             sought=f"to decode {backup.dump.url}",
             timeout_seconds=_RESTORE_SECONDS,
             workspace=server.workspace,
+            on_start=decoding.append,
         )
     if decoded.returncode < 0:
         decoded.must("find out what ended pg_restore, such as a lack of memory; this says nothing about the dump")
@@ -427,9 +434,8 @@ def _pg_restore(
     return complaints
 
 
-def _drop_quietly(server: PostgresServer, name: str, decoded: Future[None]) -> None:
+def _drop_quietly(server: PostgresServer, name: str) -> None:
     """Drop what was half restored, without hiding the error that is on its way."""
-    decoded.cancel()
     with (
         suppress(postgres.DriverError, TargetRefused, ToolFailed, Unproven),
         postgres.session(server.dsn(), read_only=False) as session,

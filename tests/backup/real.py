@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from runbook_lib.reach import postgres
 from runbook_lib.reach.binaries import find
@@ -44,11 +45,11 @@ class Databases:
 
 
 @contextmanager
-def databases(major: int = 17) -> Iterator[Databases]:
+def databases(major: int = 17, *, directory: Path | None = None) -> Iterator[Databases]:
     """Start a private server."""
     with Workspace.open() as workspace:
         settings = {**FAST, "wal_level": "replica", "shared_buffers": "32MB"}
-        server = PostgresServer.start(workspace, find(major), settings=settings)
+        server = PostgresServer.start(workspace, find(major, directory=directory), settings=settings)
         yield Databases(server)
         server.stop()
 

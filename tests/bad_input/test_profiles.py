@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from datetime import timedelta
 from pathlib import Path
@@ -189,6 +190,13 @@ class TestTemporaryFolder:
     def test_is_not_there(self, user: User, tmp_path: Path) -> None:
         ran = user.runs(*DRILL, profile=user.profile(), TMPDIR=str(tmp_path / "missing"))
         must_say(ran, str(tmp_path / "missing"), "TMPDIR")
+
+    def test_may_not_be_used(self, user: User, temporary: Path) -> None:
+        """By us, where we are an ordinary user; as root by those who work for us, who are nobody."""
+        closed = temporary / "closed"
+        closed.mkdir(mode=0o700 if os.geteuid() == 0 else 0o500)
+        ran = user.runs(*DRILL, profile=user.profile(), TMPDIR=str(closed))
+        must_say(ran, str(closed), "private folder", "set TMPDIR to a folder")
 
     def test_of_the_profile_is_not_there(self, user: User, tmp_path: Path) -> None:
         ran = user.runs(*DRILL, profile=user.profile(restore__folder=str(tmp_path / "missing")))

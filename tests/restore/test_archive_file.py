@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +67,6 @@ class TestHeader:
             (b"\0" * 100, "it begins with"),
             (b"PGD", "it begins with b'PGD'"),
             (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "it begins with b'<?xml ve'"),
-            (b"\x1f\x8b\x08\0\0\0\0\0", "it begins with"),
         ],
     )
     def test_of_what_is_no_dump(self, content: bytes, why: str, tmp_path: Path) -> None:
@@ -76,11 +76,21 @@ class TestHeader:
         assert why in raised.value.why
         assert raised.value.where == "s3://b/x"
 
-    @pytest.mark.parametrize("form", ["-Fp", "-Ft"])
-    def test_of_another_form_is_no_damage(self, form: str, oldest: real.Databases, tmp_path: Path) -> None:
-        path = dump(oldest, tmp_path / "x", 17, form)
-        with pytest.raises(Unproven, match="pg_dump --format=custom"):
+    @pytest.mark.parametrize(
+        ("form", "file", "why"),
+        [("-Fp", "", "plain SQL"), ("-Ft", "", "tar format"), ("-Fd", "toc.dat", "directory format")],
+    )
+    def test_of_another_form_is_no_damage(
+        self, form: str, file: str, why: str, oldest: real.Databases, tmp_path: Path
+    ) -> None:
+        path = dump(oldest, tmp_path / "x", 17, form) / file
+        with pytest.raises(Unproven, match=f"{why}.* To fix this: dump with pg_dump --format=custom"):
             archive_file.read_header(path, where="here")
+
+    def test_compressed_as_a_whole_is_no_damage(self, tmp_path: Path) -> None:
+        (tmp_path / "x").write_bytes(gzip.compress(b"SELECT 1"))
+        with pytest.raises(Unproven, match="compressed by gzip as a whole"):
+            archive_file.read_header(tmp_path / "x", where="here")
 
 
 SAID = """\
