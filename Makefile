@@ -17,7 +17,7 @@ SANDBOX  = --scale=$(SCALE) --major=$(MAJOR) $(if $(DATABASE),--database=$(DATAB
 DRILL    = $(if $(DATABASE),-k without_an_audit_log,-m weekly)
 NORTHWIND = $(wildcard ../shared/data/northwind.sql)
 
-.PHONY: help setup drill test lint types architecture unit runbook northwind bench lock clean
+.PHONY: help setup drill test lint types architecture unit runbook forget northwind bench lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,7 +34,7 @@ $(VENV)/ready: requirements.lock
 	@$(PY) -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements.lock
 	@touch $@
 
-drill: setup  ## run the weekly restore drill in the sandbox [SCALE=1 MAJOR=17 DATABASE=file.sql]
+drill: setup forget  ## run the weekly restore drill in the sandbox [SCALE=1 MAJOR=17 DATABASE=file.sql]
 	@$(PY) -m pytest features $(DRILL) $(SANDBOX) $(EVIDENCE)
 
 test: lint types architecture unit runbook northwind  ## run everything that CI runs
@@ -51,8 +51,11 @@ architecture: setup  ## who may import whom
 unit: setup  ## proofs of the library, every detector in both directions
 	@$(PY) -m pytest tests
 
-runbook: setup  ## the whole runbook in the sandbox
+runbook: setup forget  ## the whole runbook in the sandbox
 	@$(PY) -m pytest features $(SANDBOX) $(EVIDENCE)
+
+forget:
+	@rm -f $(REPORTS)/summary.json $(REPORTS)/summary.md  # an old verdict must not outlive a run that could not begin
 
 northwind: setup  ## drill a database that nobody here wrote, where there is one beside this project
 	@$(if $(NORTHWIND),$(PY) -m pytest features -k without_an_audit_log --database=$(NORTHWIND) --reports=$(REPORTS)/northwind,\
