@@ -18,6 +18,12 @@ from dataclasses import dataclass
 from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import Session
 
+_LINE = 160
+"""How long one side of a difference may be to be read as a line, in characters."""
+_PLACES = 3
+"""How many places in which two definitions differ are shown."""
+_WORDS_AROUND = 3
+
 
 @dataclass(frozen=True, order=True)
 class Definition:
@@ -83,28 +89,32 @@ def _by_name(found: Iterable[Definition]) -> Mapping[tuple[str, str], str]:
 
 
 def _parting(expected: str, found: str) -> tuple[str, str]:
-    """Return the two texts cut down to the words in which they differ, with a few words around."""
+    """Return the two texts cut down to the places in which they differ, with a few words around each.
+
+    A definition can differ in several: a condition in other words, and a trigger that is switched off after it. Of
+    many places the first and the last two are shown.
+    """
     before, after = expected.split(), found.split()
-    blocks = [
-        block
-        for block in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
-        if block[0] != "equal"
-    ]
-    if not blocks:
+    places = list(difflib.SequenceMatcher(None, before, after, autojunk=False).get_grouped_opcodes(_WORDS_AROUND))
+    if not places:
         return repr(expected), repr(found)  # they differ in white space alone: show it
-    first, last = blocks[0], blocks[-1]
-    around = 3
+    shown = places if len(places) <= _PLACES else [places[0], *places[1 - _PLACES :]]
+    limit = _LINE // len(shown)
     return (
-        _cut(before, max(0, first[1] - around), last[2] + around),
-        _cut(after, max(0, first[3] - around), last[4] + around),
+        _joined(_cut(before, place[0][1], place[-1][2], limit) for place in shown),
+        _joined(_cut(after, place[0][3], place[-1][4], limit) for place in shown),
     )
 
 
-def _cut(words: list[str], start: int, end: int) -> str:
+def _cut(words: list[str], start: int, end: int, limit: int) -> str:
     text = " ".join(words[start:end])
-    return _shorten(f"{'... ' if start else ''}{text}{' ...' if end < len(words) else ''}")
+    return _shorten(f"{'... ' if start else ''}{text}{' ...' if end < len(words) else ''}", limit)
 
 
-def _shorten(text: str, limit: int = 160) -> str:
+def _joined(places: Iterable[str]) -> str:
+    return " ".join(places).replace("... ... ", "... ")
+
+
+def _shorten(text: str, limit: int = _LINE) -> str:
     line = " ".join(text.split())
     return line if len(line) <= limit else f"{line[: limit - 4]} ..."

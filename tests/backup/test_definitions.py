@@ -54,6 +54,13 @@ class TestDifferences:
         assert "LINE 500" in told
         assert len(told) < 400
 
+    def test_shows_every_place_where_the_two_part(self) -> None:
+        """A condition in other words must not push the word out of the line that tells of a trigger switched off."""
+        words = [f"w{number}" for number in range(60)]
+        found = ["other", *words[1:], "DISABLED"]
+        told = str(Difference("trigger", "public.t t", " ".join(words), " ".join(found)))
+        assert told == "expected w0 w1 w2 w3 ... w57 w58 w59, found other w1 w2 w3 ... w57 w58 w59 DISABLED"
+
 
 GIVEN = """
 CREATE ROLE teller;
