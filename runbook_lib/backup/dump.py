@@ -26,7 +26,7 @@ from runbook_lib.outcome import Check, Finding
 from runbook_lib.phases import Phase, Progress, Stopwatch, Watcher, nobody
 from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.binaries import PostgresTools
-from runbook_lib.reach.objects import Written
+from runbook_lib.reach.objects import StoredObject, Written
 from runbook_lib.reach.pipes import Producer, producing
 from runbook_lib.reach.postgres import Session
 from runbook_lib.reach.workers import cancel_all
@@ -83,7 +83,7 @@ def take(
         compression = compression or default_compression(tools)
         chosen = _chosen(holder, tables)
         key = archive.key(kind, snapshot.taken_at)
-        written: list[str] = []
+        written: list[StoredObject] = []
         try:
             # Sequences are in no snapshot: they are read before pg_dump can have read any of them.
             sequences_before = inventory.sequence_positions(holder)
@@ -130,7 +130,7 @@ def take(
                 archive.bucket.write_once(key + MANIFEST_SUFFIX, manifest.to_bytes(), metadata=MARK)
         except BaseException:
             for half_written in written:
-                archive.bucket.remove(half_written)
+                archive.bucket.remove(half_written.key, half_written.version_id)
             raise
     return Taken(Backup(dump.object, manifest), watch_time.phases)
 
@@ -175,7 +175,7 @@ def _dump_and_inventory(
     identity: DatabaseIdentity,
     workers: int,
     watch: Watcher,
-    written: list[str],
+    written: list[StoredObject],
 ) -> tuple[Written, Inventory]:
     stop = threading.Event()
     sessions: list[Session] = []
@@ -212,7 +212,7 @@ def _dump_and_inventory(
                     accept=lambda: producer.must_have_succeeded(_REMEDY),
                     on_bytes=told,
                 )
-                written.append(key)
+                written.append(dump.object)
             _must_be_a_dump(archive, dump, tools)
             return dump, taking.result()
         except BaseException:
@@ -238,7 +238,7 @@ def _pg_dump(dsn: str, argv: Sequence[str | Path]) -> AbstractContextManager[Pro
     return producing(argv, sought=f"to dump {postgres.describe(dsn)}", env=postgres.libpq_environment(dsn))
 
 
-def _dump_globals(dsn: str, archive: Archive, key: str, tools: PostgresTools, written: list[str]) -> Artefact:
+def _dump_globals(dsn: str, archive: Archive, key: str, tools: PostgresTools, written: list[StoredObject]) -> Artefact:
     """Dump roles and tablespaces, which belong to the cluster and are in no dump of a database.
 
     Passwords are left out where the role may not read them.
@@ -267,7 +267,7 @@ def _dump_globals(dsn: str, archive: Archive, key: str, tools: PostgresTools, wr
             remedy="take the backup again",
         )
     stored = archive.bucket.write_once(key, dumped, metadata=MARK)
-    written.append(key)
+    written.append(stored.object)
     return _artefact(stored)
 
 

@@ -23,7 +23,7 @@ from runbook_lib.reach.programs import CommandResult
 from runbook_lib.reach.workspace import Workspace
 
 _LOOK_SECONDS = 0.5
-_RESTORE_SECONDS = 4 * 3600
+RESTORE_SECONDS = 4 * 3600
 """The runbook's maximum for a restore: an RTO of four hours."""
 
 _COPIES = """
@@ -115,7 +115,7 @@ def timed_restore(
     process = workspace.spawn(
         argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    too_long = threading.Timer(_RESTORE_SECONDS, process.kill)
+    too_long = threading.Timer(RESTORE_SECONDS, process.kill)
     too_long.start()
     try:
         for line in cast("IO[bytes]", process.stderr):
@@ -129,11 +129,11 @@ def timed_restore(
         too_long.cancel()
         cast("IO[bytes]", process.stderr).close()
     ended = time.monotonic()
-    if ended - began >= _RESTORE_SECONDS:
+    if ended - began >= RESTORE_SECONDS:
         raise WaitTimedOut(
             "pg_restore to end",
             where=str(argv[-1]),
-            why=f"it was killed after {_RESTORE_SECONDS / 3600:.0f} h; it said last: {moments.lines[-1]}",
+            why=f"it was killed after {RESTORE_SECONDS / 3600:.0f} h; it said last: {moments.lines[-1]}",
             remedy="restore with more jobs, on a faster disk, or from a base backup",
         )
     data = moments.data or [began]

@@ -35,8 +35,6 @@ from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore import archive_file, integrity, progress
 from runbook_lib.safety import ownership
 
-_RESTORE_SECONDS = 4 * 3600
-"""The runbook's maximum for a restore: an RTO of four hours."""
 _NO_LOCALE = "restore.locale"
 _SPACE_FACTOR = 1.2
 """Room for the dump and the restored database together, over their sizes in the manifest: indexes being built."""
@@ -81,11 +79,6 @@ class Scratch:
             if major not in self._servers:
                 self._servers[major] = PostgresServer.start(self.workspace, self.tools(major), name=f"scratch{major}")
             return self._servers[major]
-
-    @property
-    def is_running(self) -> bool:
-        """Whether any server of it runs."""
-        return any(server.is_running for server in self._servers.values())
 
     @property
     def disk_full(self) -> str:
@@ -379,7 +372,7 @@ def _decode(
         decoded = programs.run(
             ["nice", server.tools.program("pg_restore"), "--file=/dev/null", dump],
             sought=f"to decode {backup.dump.url}",
-            timeout_seconds=_RESTORE_SECONDS,
+            timeout_seconds=progress.RESTORE_SECONDS,
             workspace=server.workspace,
             on_start=decoding.append,
         )
