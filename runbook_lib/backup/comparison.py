@@ -123,7 +123,7 @@ def _contents(expected: Inventory, found: Inventory) -> Iterator[Finding]:
     if (expected.algorithm, expected.hash_vector) != (found.algorithm, found.hash_vector):
         yield Finding(
             "content.hash_functions",
-            "hash_record_extended",
+            "hash functions",
             f"the two servers hash the same values differently ({expected.hash_vector} and {found.hash_vector})",
             Outcome.UNPROVEN,
             "restore with the same major version, on a machine of the same kind",

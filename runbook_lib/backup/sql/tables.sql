@@ -28,7 +28,12 @@ SELECT c.oid,
            'name', a.attname,
            'type', CASE WHEN b.typtype = 'e' THEN 'enum' WHEN bn.nspname = 'pg_catalog' THEN b.typname::text ELSE '' END,
            'is_array', b.typcategory = 'A',
-           'has_text', coalesce(en.nspname, bn.nspname) = 'pg_catalog' AND b.typname NOT IN ('xml', '_xml', 'bpchar'),
+           -- A type that is text to the byte, such as citext, is as good as one that came with PostgreSQL.
+           'has_text', coalesce(en.nspname, bn.nspname) = 'pg_catalog' AND b.typname NOT IN ('xml', '_xml', 'bpchar')
+                       OR EXISTS (SELECT FROM pg_catalog.pg_cast ca
+                                   WHERE ca.castsource = b.oid AND ca.castmethod = 'b'
+                                     AND ca.casttarget = 'pg_catalog.text'::pg_catalog.regtype
+                                     AND bn.nspname <> 'pg_catalog'),
            -- From 18 on a NOT NULL can be NOT VALID, and NULLs be there all the same.
            'not_null', a.attnotnull AND c.relkind <> 'm'
                        AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint nn
