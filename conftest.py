@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from runbook_lib.environment import Environment
+from runbook_lib.evidence.collector import RECORD
 from runbook_lib.evidence.environment import describe_environment, getting_ready
-from runbook_lib.sandbox.sandbox import Sandbox
-from runbook_lib.settings import Settings, load
+from runbook_lib.gherkin.effects import effect_of
+from runbook_lib.safety.permit import Asked
+from runbook_lib.sandbox.choosing import Wanted, settings_of
 
-pytest_plugins = ["runbook_lib.gherkin.feature_files", "runbook_lib.evidence.plugin", "steps.backup", "pytester"]
+pytest_plugins = [
+    "runbook_lib.gherkin.feature_files",
+    "runbook_lib.evidence.plugin",
+    "steps.proof",
+    "steps.backup",
+    "steps.maintenance",
+    "pytester",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options that say what a run acts on."""
+    """Add the options that say what a run acts on, and what it may do to it."""
     group = parser.getgroup("runbook")
     group.addoption(
-        "--env", default="sandbox", metavar="NAME", help="what to act on: sandbox, or the path of a profile"
+        "--env", default="sandbox", metavar="NAME", help="what to act on: sandbox, or the name or path of a profile"
     )
     group.addoption("--scale", type=float, default=1.0, help="size of the sandbox's database; 1 is about 90 MB")
     group.addoption("--seed", type=int, default=1, help="which of the sandbox's databases")
     group.addoption("--major", type=int, default=17, help="the sandbox's PostgreSQL, 14 to 18")
     group.addoption("--database", type=Path, metavar="FILE", help="an SQL file or a dump to drill in the sandbox")
     group.addoption("--pg-bin", type=Path, metavar="DIR", help="where PostgreSQL's programs are")
+    group.addoption("--allow-changes-to", default="", metavar="CLUSTER", help="the cluster's name, typed in full")
+    group.addoption("--reason", default="", metavar="TEXT", help="why it has to be changed, for the journal")
+    group.addoption(
+        "--plan", action="store_true", help="say what would be changed and how it is taken back; do nothing"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,30 +51,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def environment(pytestconfig: pytest.Config) -> Iterator[Environment]:
+def reached(pytestconfig: pytest.Config) -> Iterator[Environment]:
     """What the run acts on."""
-    with _settings(pytestconfig) as settings:
-        reached = Environment.of(settings, tools_directory=pytestconfig.option.pg_bin)
-        describe_environment(pytestconfig, reached.describe())
-        yield reached
+    told = pytestconfig.option
+    wanted = Wanted(told.env, told.major, told.scale, told.seed, told.database, told.pg_bin)
+    asked = Asked(told.allow_changes_to, told.reason, told.plan)
+    with settings_of(wanted, telling=partial(getting_ready, pytestconfig)) as settings:
+        found = Environment.of(settings, asked=asked, tools_directory=told.pg_bin)
+        describe_environment(pytestconfig, found.describe())
+        yield found
 
 
-@contextmanager
-def _settings(config: pytest.Config) -> Iterator[Settings]:
-    option = config.option
-    if option.env != "sandbox":
-        yield load(option.env)
-        return
-    with ExitStack() as stack:
-        with getting_ready(config, "the sandbox comes up"):
-            up = Sandbox.up(
-                major=option.major,
-                scale=option.scale,
-                seed=option.seed,
-                database=option.database,
-                tools_directory=option.pg_bin,
-            )
-            sandbox = stack.enter_context(up)
-        yield sandbox.settings
-        with getting_ready(config, "the sandbox goes down"):
-            stack.close()
+@pytest.fixture
+def environment(reached: Environment, request: pytest.FixtureRequest) -> Environment:
+    """What a scenario acts on, held to its tag; that it is what the profile names was compared first."""
+    narrowed = reached.for_scenario(request.node.stash[RECORD].name, effect_of(request.node))
+    narrowed.establish()
+    return narrowed

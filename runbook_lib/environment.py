@@ -2,28 +2,54 @@
 
 One frozen object holds everything a step can act on, made from a profile and handed to steps by a fixture. Nothing
 below it knows where it came from: a drill in the sandbox and a check in production run the same code on two of these.
+
+Each scenario gets one that is held to the scenario's own tag: one that is tagged @reads or @scratch finds sessions and
+clients that cannot write to the target, and no permit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from runbook_lib.backup import dump
+from runbook_lib.backup.addition import AddBackup
 from runbook_lib.backup.catalog import Archive, Backup
 from runbook_lib.backup.dump import Taken
 from runbook_lib.backup.manifest import DatabaseIdentity
-from runbook_lib.errors import RunbookError, TargetRefused
+from runbook_lib.effect import Effect
+from runbook_lib.errors import Planned, RunbookError, Unproven
 from runbook_lib.phases import Watcher, nobody
 from runbook_lib.reach import binaries, postgres
+from runbook_lib.reach.kubernetes import Cluster
 from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.postgres import Session
+from runbook_lib.restore.application import TakeApplicationOut
+from runbook_lib.restore.fence import FenceDatabase
+from runbook_lib.restore.made_database import MakeDatabase
+from runbook_lib.restore.maintenance_mode import MaintenanceMode
 from runbook_lib.restore.scratch import RestoredDatabase, Scratch, into_scratch
-from runbook_lib.safety.permit import Permit
-from runbook_lib.settings import Settings
+from runbook_lib.safety import journal, recovery
+from runbook_lib.safety.act import Undoable
+from runbook_lib.safety.halt import Halt
+from runbook_lib.safety.identity import Identity, must_be_cluster
+from runbook_lib.safety.permit import Asked, Permit, Procedure, refused, why_not_granted
+from runbook_lib.safety.recovery import TakenBack
+from runbook_lib.safety.systems import Systems
+from runbook_lib.safety.windows import why_closed
+from runbook_lib.settings import KubernetesCluster, Settings
+
+KINDS_OF_ACTS: Sequence[type[Undoable]] = (AddBackup, TakeApplicationOut, FenceDatabase, MakeDatabase)
+"""Every kind of act that a journal can speak of."""
+
+_IDLE_IN_TRANSACTION_SECONDS = 60
+_IDLE_SECONDS = 600
+_LONGEST_NAME_BYTES = 63
+"""PostgreSQL cuts an application_name there."""
+_ASKED_NOTHING = Asked()
 
 
 @dataclass(frozen=True)
@@ -36,28 +62,71 @@ class Environment:
     """Where the backups are."""
     permit: Permit
     """Whether anything may be altered."""
+    systems: Systems
+    """The systems that acts are done to, through clients that may write; a permit leads there, and nothing else."""
+    effect: Effect
+    """What the scenario's tag says it does to the target."""
+    scenario: str = ""
+    """The scenario's title, which the database sees as our ``application_name``; empty before the first one."""
     tools_directory: Path | None = None
     """Where PostgreSQL's programs are; None to look for them."""
 
     @classmethod
-    def of(cls, settings: Settings, *, tools_directory: Path | None = None) -> Environment:
-        """Make the environment that a profile describes. Nothing is connected to yet."""
+    def of(
+        cls, settings: Settings, *, asked: Asked = _ASKED_NOTHING, tools_directory: Path | None = None
+    ) -> Environment:
+        """Make the environment that a profile describes. Nothing is connected to yet.
+
+        :param asked: what the operator typed to have something altered
+        """
         bucket = Bucket(
             settings.backups.bucket,
             endpoint_url=settings.backups.endpoint_url or None,
             region=settings.backups.region or None,
         )
-        reason = (
-            f"the profile {settings.name} grants changes"
-            if settings.changes.granted
-            else f"set granted = true under [changes] in the profile {settings.name}"
+        identity = Identity(settings.name, settings.database.system_identifier)
+        systems = Systems(
+            settings.database.dsn,
+            bucket,
+            {
+                region: _reaching(settings, told, read_only=False)
+                for region, told in settings.kubernetes.regions.items()
+            },
+            identity.must_be,
         )
         return cls(
             settings,
             Archive(bucket, settings.backups.prefix),
-            Permit(settings.name, settings.changes.granted, reason),
-            tools_directory,
+            _permit(settings, asked),
+            systems,
+            Effect.CHANGES,
+            tools_directory=tools_directory,
         )
+
+    def for_scenario(self, title: str, effect: Effect) -> Environment:
+        """Return this environment as one scenario may use it."""
+        narrowed = replace(self, scenario=title, effect=effect)
+        if effect is Effect.CHANGES:
+            return narrowed
+        return replace(
+            narrowed,
+            archive=Archive(self.archive.bucket.held_read_only(), self.archive.prefix),
+            permit=refused(self.permit.target, effect, planning=self.permit.planning),
+        )
+
+    def establish(self) -> None:
+        """Compare identities: the first thing any scenario does.
+
+        Raise `TargetRefused` where the database is another one than the profile names. Where it cannot be asked, a
+        scenario that alters something ends there; the others go on, for a backup can be proven while the database is
+        down, and where they need the database they will say so themselves.
+        """
+        try:
+            with self.database():
+                pass
+        except Unproven:
+            if self.effect is Effect.CHANGES:
+                raise
 
     @property
     def now(self) -> datetime:
@@ -70,9 +139,57 @@ class Environment:
 
         Raise `TargetRefused` if it is not the cluster that the profile names.
         """
-        with postgres.session(self.settings.database.dsn, statement_timeout_seconds=60) as session:
-            self._must_be_the_one(session)
+        told = self.settings.database
+        with postgres.session(
+            told.dsn,
+            application_name=_clipped(f"runbook/{self.scenario}" if self.scenario else "runbook"),
+            statement_timeout_seconds=told.statement_timeout_seconds,
+            lock_timeout_seconds=told.lock_timeout_seconds,
+            settings={
+                "idle_in_transaction_session_timeout": f"{_IDLE_IN_TRANSACTION_SECONDS}s",
+                "idle_session_timeout": f"{_IDLE_SECONDS}s",
+            },
+        ) as session:
+            Identity(self.settings.name, told.system_identifier).must_be(session)
             yield session
+
+    def kubernetes(self, region: str = "primary") -> Cluster:
+        """Return a region's Kubernetes cluster, through a client that cannot write, once its identity is established.
+
+        Raise `ProfileInvalid` where the profile names none, `TargetRefused` if it is another one.
+        """
+        return _reaching(self.settings, self.settings.kubernetes.region(region), read_only=True)()
+
+    def beside_the_database(self) -> AbstractContextManager[Session]:
+        """Open a session beside the database, held read-only: while nobody may connect to it, this still answers."""
+        return self.systems.control(read_only=True)
+
+    def maintenance_mode(self) -> MaintenanceMode:
+        """Return what entering maintenance mode consists of here."""
+        return MaintenanceMode.of(
+            region="primary",
+            deployment=self.settings.kubernetes.region("primary").api_deployment,
+            database=postgres.database_of(self.settings.database.dsn),
+            within_seconds=self.settings.kubernetes.ready_within_seconds,
+        )
+
+    @contextmanager
+    def procedure(self, name: str, acts: Sequence[Undoable] = ()) -> Iterator[Procedure]:
+        """Begin a procedure that alters the target, under this run's permit."""
+        with self.permit.procedure(name, self.systems, acts) as procedure:
+            yield procedure
+
+    def recover(self) -> list[TakenBack]:
+        """Take back what killed runs left half done, once the database's identity is established."""
+        with self.database() as session:
+            identifier = session.server().system_identifier
+        return recovery.recover(
+            self.settings.journal_folder,
+            self.systems,
+            KINDS_OF_ACTS,
+            cluster=self.settings.cluster_name,
+            system_identifier=identifier,
+        )
 
     def identity(self) -> DatabaseIdentity:
         """Ask the database who it is."""
@@ -106,8 +223,15 @@ class Environment:
         )
 
     def scratch(self) -> AbstractContextManager[Scratch]:
-        """Open a place to restore to."""
+        """Open a place to restore to. Raise `Planned` where only a plan was asked for."""
         folder = self.settings.restore.folder
+        if self.permit.planning:
+            raise Planned(
+                "to restore",
+                where="a throwaway server of this machine",
+                why=f"its files would be in {folder or 'TMPDIR'}, and removed at the end of the scenario",
+                remedy="run it without --plan",
+            )
         return Scratch.open(parent=Path(folder) if folder else None, tools_directory=self.tools_directory)
 
     def describe(self) -> Mapping[str, str]:
@@ -118,20 +242,85 @@ class Environment:
                 database = f"PostgreSQL {server.version}, system identifier {server.system_identifier}"
         except RunbookError as unreachable:
             database = str(unreachable)
+        contexts = [f"{region} {told.context}" for region, told in self.settings.kubernetes.regions.items()]
         return {
             "environment": self.settings.name,
+            "cluster": self.settings.cluster_name,
             "database": f"{postgres.describe(self.settings.database.dsn)}: {database}",
             "backups": f"{self.archive.where} at {self.archive.bucket.endpoint}",
-            "changes": "granted" if self.permit.granted else "none",
+            "kubernetes": ", ".join(contexts) or "none",
+            "changes": self._changes(),
         }
 
-    def _must_be_the_one(self, session: Session) -> None:
-        wanted = self.settings.database.system_identifier
-        found = session.server().system_identifier
-        if wanted and found != wanted:
-            raise TargetRefused(
-                f"the database of {self.settings.name}",
-                where=postgres.describe(session.dsn),
-                why=f"its system identifier is {found}, and the profile names {wanted}",
-                remedy="correct the connection string, or the profile if the cluster was made anew",
-            )
+    def _changes(self) -> str:
+        if self.permit.planning:
+            return "planned only"
+        if not self.permit.granted:
+            return "none"
+        return f"granted: {self.permit.reason}"
+
+
+def _permit(settings: Settings, asked: Asked) -> Permit:
+    by_itself = settings.changes.granted
+    missing = "" if by_itself else why_not_granted(settings.cluster_name, asked)
+    reason = missing or ("this environment grants them itself" if by_itself else asked.reason.strip())
+    halt = _halt(settings)
+
+    def withheld() -> str:
+        window = settings.changes.window
+        return (why_closed(settings.windows, window, datetime.now(UTC)) if window else "") or halt.why()
+
+    return Permit(
+        settings.cluster_name,
+        granted=not missing,
+        reason=reason,
+        planning=asked.plan,
+        withheld=withheld,
+        open_journal=lambda: journal.opened(
+            settings.journal_folder,
+            journal.Header.here_and_now(
+                cluster=settings.cluster_name,
+                profile=settings.path or settings.name,
+                system_identifier=settings.database.system_identifier,
+                reason=reason,
+            ),
+            recover=settings.recover_command,
+        ),
+        recover=settings.recover_command,
+    )
+
+
+def _halt(settings: Settings) -> Halt:
+    told = settings.changes
+    file = Path(told.halt_file) if told.halt_file else None
+    primary = settings.kubernetes.primary
+    if not told.halt_config_map or primary is None:
+        return Halt(file)
+    namespace, _, name = told.halt_config_map.rpartition("/")
+    reach = _reaching(settings, replace(primary, namespace=namespace or primary.namespace), read_only=True)
+
+    def read() -> Mapping[str, str] | None:
+        with reach() as cluster:
+            return cluster.config_map(name)
+
+    return Halt(file, told.halt_config_map, read)
+
+
+def _reaching(settings: Settings, told: KubernetesCluster, *, read_only: bool) -> Callable[[], Cluster]:
+    def reach() -> Cluster:
+        cluster = Cluster.connect(
+            told.context, namespace=told.namespace, kubeconfig=told.kubeconfig, read_only=read_only
+        )
+        try:
+            must_be_cluster(cluster, told.cluster_uid, environment=settings.name)
+        except BaseException:
+            cluster.close()
+            raise
+        return cluster
+
+    return reach
+
+
+def _clipped(name: str) -> str:
+    """Return a name as PostgreSQL keeps it: printable ASCII, and not too long."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in name)[:_LONGEST_NAME_BYTES]

@@ -9,6 +9,8 @@ The tree::
     |   +-- Denied          a system answers, and refuses
     |   +-- NotFound        what was asked for is not there
     |   +-- WaitTimedOut    a bounded wait came to its end
+    |   +-- NotPermitted    this run may not alter the target, or may no longer
+    |   +-- Planned         it was asked what would be done, and nothing was
     +-- TargetRefused       this is not the target that was named, or it may not be touched
     +-- ToolFailed          a program ran and failed, or its claim of success did not hold
     +-- DamagedArtefact     a backup's bytes are not the bytes that were written
@@ -82,6 +84,22 @@ class WaitTimedOut(Unproven):
     """A bounded wait came to its end; the reason says what was seen last."""
 
     says = "did not happen in time"
+
+
+class NotPermitted(Unproven):
+    """This run may not alter the target, or may no longer: a permit is missing, a window is closed, a halt is on."""
+
+    says = "not permitted"
+
+
+class Planned(Unproven):
+    """It was asked what would be done; this says what, and nothing was done."""
+
+    says = "planned, and not done"
+
+    def __str__(self) -> str:
+        """Return the plan alone: there is nothing to fix."""
+        return f"{self.sought}, {self.where}: {self.says}:\n{self.why}"
 
 
 class TargetRefused(RunbookError):

@@ -11,9 +11,9 @@ from runbook_lib.backup import audit_chain, catalog, comparison, dump, retention
 from runbook_lib.environment import Environment
 from runbook_lib.evidence.collector import Evidence
 from runbook_lib.gherkin.tables import records
-from runbook_lib.outcome import Check
 from runbook_lib.restore import scratch
 from runbook_lib.wal import archiver
+from steps.proof import prove
 
 
 @pytest.fixture
@@ -84,35 +84,35 @@ def restored_to(
 
 @then("it is whole")
 def it_is_whole(environment: Environment, backup: catalog.Backup, evidence: Evidence) -> None:
-    _holds(retention.is_whole(environment.archive, backup), evidence)
+    prove(retention.is_whole(environment.archive, backup), evidence)
 
 
 @then("it is of this database")
 def it_is_of_this_database(environment: Environment, backup: catalog.Backup, evidence: Evidence) -> None:
-    _holds(retention.is_of(backup, environment.identity()), evidence)
+    prove(retention.is_of(backup, environment.identity()), evidence)
 
 
 @then("it is of its usual size")
 def it_is_of_its_usual_size(environment: Environment, backup: catalog.Backup, evidence: Evidence) -> None:
-    _holds(retention.is_of_usual_size(backup, environment.archive.listing("daily")), evidence)
+    prove(retention.is_of_usual_size(backup, environment.archive.listing("daily")), evidence)
 
 
 @then(parsers.parse("each of the last {days:d} nights has one"))
 def each_night_has_one(environment: Environment, listing: catalog.Listing, days: int, evidence: Evidence) -> None:
     schedule, where = environment.settings.backups.schedule, environment.archive.where
-    _holds(retention.every_night_has_one(listing, schedule, environment.now, days=days, where=where), evidence)
+    prove(retention.every_night_has_one(listing, schedule, environment.now, days=days, where=where), evidence)
 
 
 @then("none was overwritten or removed")
 def none_was_overwritten(environment: Environment, listing: catalog.Listing, evidence: Evidence) -> None:
-    _holds(retention.nothing_was_overwritten(environment.archive, listing), evidence)
+    prove(retention.nothing_was_overwritten(environment.archive, listing), evidence)
 
 
 @then("WAL archiving is alive")
 def wal_archiving_is_alive(environment: Environment, evidence: Evidence) -> None:
     with environment.database() as session:
         check = archiver.archiving_is_alive(session, rpo_seconds=environment.settings.archiving.rpo_seconds)
-    _holds(check, evidence)
+    prove(check, evidence)
 
 
 @then("it is in the archive with its manifest")
@@ -123,7 +123,7 @@ def it_is_in_the_archive(environment: Environment, backup: catalog.Backup) -> No
 
 @then("the source hides nothing from it")
 def the_source_hides_nothing(backup: catalog.Backup, evidence: Evidence) -> None:
-    _holds(dump.source_is_dumped_whole(backup), evidence)
+    prove(dump.source_is_dumped_whole(backup), evidence)
 
 
 @then("it says what it cannot bring back alone")
@@ -137,26 +137,26 @@ def it_says_what_is_missing(backup: catalog.Backup, evidence: Evidence) -> None:
 
 @then("row counts match")
 def row_counts_match(compared: comparison.Comparison, evidence: Evidence) -> None:
-    _holds(compared.rows, evidence)
+    prove(compared.rows, evidence)
 
 
 @then("contents match")
 def contents_match(compared: comparison.Comparison, evidence: Evidence) -> None:
-    _holds(compared.contents, evidence)
+    prove(compared.contents, evidence)
 
 
 @then("the catalog matches")
 def the_catalog_matches(compared: comparison.Comparison, evidence: Evidence) -> None:
-    _holds(compared.catalog, evidence)
+    prove(compared.catalog, evidence)
 
 
 @then("sequences will not collide")
 def sequences_will_not_collide(
     compared: comparison.Comparison, restored: scratch.RestoredDatabase, evidence: Evidence
 ) -> None:
-    _holds(compared.sequences, evidence)
+    prove(compared.sequences, evidence)
     with restored.session() as session:
-        _holds(sequences.will_not_collide(session), evidence)
+        prove(sequences.will_not_collide(session), evidence)
 
 
 @then("the audit chain is unbroken")
@@ -164,17 +164,17 @@ def the_audit_chain_is_unbroken(
     restored: scratch.RestoredDatabase, environment: Environment, evidence: Evidence
 ) -> None:
     with restored.session() as session:
-        _holds(audit_chain.is_unbroken(session, exists=environment.settings.database.audit_log), evidence)
+        prove(audit_chain.is_unbroken(session, exists=environment.settings.database.audit_log), evidence)
 
 
 @then("heap and indexes are sound")
 def heap_and_indexes_are_sound(restored: scratch.RestoredDatabase, evidence: Evidence) -> None:
-    _holds(restored.integrity(watch=evidence.watch), evidence)
+    prove(restored.integrity(watch=evidence.watch), evidence)
 
 
 @then("heap and indexes are sound in depth")
 def heap_and_indexes_are_sound_in_depth(restored: scratch.RestoredDatabase, evidence: Evidence) -> None:
-    _holds(restored.integrity(deep=True, watch=evidence.watch), evidence)
+    prove(restored.integrity(deep=True, watch=evidence.watch), evidence)
 
 
 @then("the restore was within its time budget")
@@ -199,7 +199,7 @@ def it_holds_tables_with_rows(
 @then("no sequence collides")
 def no_sequence_collides(restored: scratch.RestoredDatabase, evidence: Evidence) -> None:
     with restored.session() as session:
-        _holds(sequences.will_not_collide(session), evidence)
+        prove(sequences.will_not_collide(session), evidence)
 
 
 @then(parsers.parse("{name} is gone afterwards"))
@@ -211,9 +211,3 @@ def it_is_gone_afterwards(
     budget = environment.settings.restore
     evidence.phases("the drill", restored.phases, **budget.limits)
     assert restored.is_gone
-
-
-def _holds(check: Check, evidence: Evidence) -> None:
-    evidence.table(check.question, [{"outcome": check.outcome.value, "looked at": check.looked_at}])
-    evidence.findings(check.findings)
-    assert check.holds(), check.explain()

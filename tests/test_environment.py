@@ -9,8 +9,9 @@ from datetime import UTC
 import pytest
 
 from runbook_lib.environment import Environment
-from runbook_lib.errors import TargetRefused, ToolMissing, Unproven
+from runbook_lib.errors import NotPermitted, TargetRefused, ToolMissing
 from runbook_lib.reach import postgres
+from runbook_lib.safety.permit import Asked
 from runbook_lib.settings import Backups, Changes, Database, Settings
 from tests.backup import real
 
@@ -72,14 +73,34 @@ class TestIdentity:
 
 
 class TestPermit:
-    def test_is_withheld_unless_the_profile_grants_it(self, settings: Settings) -> None:
-        with pytest.raises(Unproven, match=r"set granted = true under \[changes\] in the profile here"):
+    def test_is_withheld_unless_it_was_typed(self, settings: Settings) -> None:
+        with pytest.raises(NotPermitted, match="add to the command: --allow-changes-to here --reason"):
             Environment.of(settings).take_backup("manual")
 
-    def test_is_granted_by_the_profile(self, settings: Settings) -> None:
+    def test_is_granted_to_whoever_types_the_name_and_why(self, settings: Settings) -> None:
+        named = replace(settings, cluster="tensafe-here")
+        granted = Environment.of(named, asked=Asked("tensafe-here", "a lost table"))
+        granted.permit.require("anything")
+        assert granted.permit.reason == "a lost table"
+
+    @pytest.mark.parametrize(
+        ("asked", "says"),
+        [
+            (Asked("here", "why"), "this is the cluster tensafe-here, and here was typed"),
+            (Asked("tensafe-her", "why"), "tensafe-her was typed"),
+            (Asked("tensafe-here", "  "), "say why, for the journal"),
+            (Asked("", "why"), "add to the command"),
+        ],
+    )
+    def test_is_withheld_from_whoever_types_something_else(self, asked: Asked, says: str, settings: Settings) -> None:
+        withheld = Environment.of(replace(settings, cluster="tensafe-here"), asked=asked).permit
+        with pytest.raises(NotPermitted, match=says):
+            withheld.require("anything")
+
+    def test_is_granted_by_a_sandbox_itself(self, settings: Settings) -> None:
         granted = Environment.of(replace(settings, changes=Changes(granted=True)))
         granted.permit.require("anything")
-        assert granted.permit.reason == "the profile here grants changes"
+        assert granted.permit.reason == "this environment grants them itself"
 
 
 class TestDescription:

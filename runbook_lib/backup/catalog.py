@@ -22,6 +22,8 @@ MANIFEST_SUFFIX = ".manifest"
 GLOBALS_SUFFIX = ".globals.sql"
 MARK: Mapping[str, str] = {"made-by": "tensafe-runbook"}
 """Metadata of every object that this library writes."""
+WRITER = "written-by"
+"""Metadata beside the mark: which run wrote the object, so that only that run's work is ever taken back."""
 
 
 @dataclass(frozen=True)

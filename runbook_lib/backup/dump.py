@@ -7,6 +7,7 @@ writing is the order of trust: the dump, the globals, and last the manifest that
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runbook_lib.backup import inventory, properties
-from runbook_lib.backup.catalog import DUMP_SUFFIX, GLOBALS_SUFFIX, MANIFEST_SUFFIX, MARK, Archive, Backup
+from runbook_lib.backup.addition import AddBackup
+from runbook_lib.backup.catalog import DUMP_SUFFIX, GLOBALS_SUFFIX, MANIFEST_SUFFIX, Archive, Backup
 from runbook_lib.backup.content import Table
 from runbook_lib.backup.definitions import Definition, definitions, differences
 from runbook_lib.backup.inventory import Inventory
@@ -26,11 +28,12 @@ from runbook_lib.outcome import Check, Finding
 from runbook_lib.phases import Phase, Progress, Stopwatch, Watcher, nobody
 from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.binaries import PostgresTools
-from runbook_lib.reach.objects import StoredObject, Written
+from runbook_lib.reach.objects import Written
 from runbook_lib.reach.pipes import Producer, producing
 from runbook_lib.reach.postgres import Session
 from runbook_lib.reach.workers import cancel_all
 from runbook_lib.safety.permit import Permit
+from runbook_lib.safety.systems import Systems
 
 _LOCK_WAIT_SECONDS = 60
 """How long pg_dump may wait for a table that somebody holds exclusively; it would otherwise wait for ever."""
@@ -76,63 +79,91 @@ def take(
     After any failure, a Ctrl-C included, neither an object nor an unfinished upload of ours is left in the archive.
     """
     watch_time = Stopwatch()
-    permit.require(f"add a backup to {archive.where}")
+    purpose = f"add a backup to {archive.where}"
+    if not permit.planning:
+        permit.require(purpose)  # or the source would be kept busy for nothing
     with exported(dsn, application_name="runbook/backup") as (snapshot, holder):
         identity = identify(holder)
         tools = tools or binaries.find(identity.major)
-        compression = compression or default_compression(tools)
-        chosen = _chosen(holder, tables)
-        key = archive.key(kind, snapshot.taken_at)
-        written: list[StoredObject] = []
-        try:
-            # Sequences are in no snapshot: they are read before pg_dump can have read any of them.
-            sequences_before = inventory.sequence_positions(holder)
-            # Roles are in no snapshot: they are dumped while the tables are.
-            with (
-                watch_time.phase("dump and inventory"),
-                ThreadPoolExecutor(max_workers=1, thread_name_prefix="globals") as beside,
-            ):
-                roles = beside.submit(_dump_globals, dsn, archive, key + GLOBALS_SUFFIX, tools, written)
-                dump, held = _dump_and_inventory(
+        adding = AddBackup(archive.key(kind, snapshot.taken_at), secrets.token_hex(8))
+        systems = Systems(bucket=archive.bucket)
+        with permit.procedure(purpose, systems, [adding]) as procedure:
+            with procedure.doing(adding):
+                backup = _take(
                     snapshot,
+                    holder,
                     archive,
-                    key + DUMP_SUFFIX,
-                    tools=tools,
-                    compression=compression,
-                    chosen=chosen,
-                    excluded=_all_but(holder, chosen),
+                    adding,
                     identity=identity,
+                    tables=tables,
+                    compression=compression or default_compression(tools),
                     workers=workers,
+                    tools=tools,
                     watch=watch,
-                    written=written,
+                    watch_time=watch_time,
                 )
-            with watch_time.phase("sequences and definitions again"), postgres.session(dsn) as now:
-                sequences_after = inventory.sequence_positions(now)
-                changed = _changed(held.definitions, definitions(now))
-            manifest = Manifest(
-                format=FORMAT,
-                database=identity,
-                properties=properties.read(holder),
-                taken_at=snapshot.taken_at,
-                lsn=snapshot.lsn,
-                tools={"pg_dump": tools.version, "pg_dump from": tools.source},
-                compression=compression,
-                dump=_artefact(dump),
-                globals=roles.result(),
-                tables=tuple(tables),
-                open_references=tuple(_open_references(holder, chosen)),
-                inventory=replace(held, sequences=sequences_before),
-                sequences_after=sequences_after,
-                changed_meanwhile=changed,
-                source_findings=tuple(source_findings(holder)),
-            )
-            with watch_time.phase("manifest"):
-                archive.bucket.write_once(key + MANIFEST_SUFFIX, manifest.to_bytes(), metadata=MARK)
-        except BaseException:
-            for half_written in written:
-                archive.bucket.remove(half_written.key, half_written.version_id)
-            raise
-    return Taken(Backup(dump.object, manifest), watch_time.phases)
+            procedure.keep()
+    return Taken(backup, watch_time.phases)
+
+
+def _take(
+    snapshot: Snapshot,
+    holder: Session,
+    archive: Archive,
+    adding: AddBackup,
+    *,
+    identity: DatabaseIdentity,
+    tables: Sequence[str],
+    compression: str,
+    workers: int,
+    tools: PostgresTools,
+    watch: Watcher,
+    watch_time: Stopwatch,
+) -> Backup:
+    chosen = _chosen(holder, tables)
+    # Sequences are in no snapshot: they are read before pg_dump can have read any of them.
+    sequences_before = inventory.sequence_positions(holder)
+    # Roles are in no snapshot: they are dumped while the tables are.
+    with (
+        watch_time.phase("dump and inventory"),
+        ThreadPoolExecutor(max_workers=1, thread_name_prefix="globals") as beside,
+    ):
+        roles = beside.submit(_dump_globals, snapshot.dsn, archive, adding, tools)
+        dump, held = _dump_and_inventory(
+            snapshot,
+            archive,
+            adding,
+            tools=tools,
+            compression=compression,
+            chosen=chosen,
+            excluded=_all_but(holder, chosen),
+            identity=identity,
+            workers=workers,
+            watch=watch,
+        )
+    with watch_time.phase("sequences and definitions again"), postgres.session(snapshot.dsn) as now:
+        sequences_after = inventory.sequence_positions(now)
+        changed = _changed(held.definitions, definitions(now))
+    manifest = Manifest(
+        format=FORMAT,
+        database=identity,
+        properties=properties.read(holder),
+        taken_at=snapshot.taken_at,
+        lsn=snapshot.lsn,
+        tools={"pg_dump": tools.version, "pg_dump from": tools.source},
+        compression=compression,
+        dump=_artefact(dump),
+        globals=roles.result(),
+        tables=tuple(tables),
+        open_references=tuple(_open_references(holder, chosen)),
+        inventory=replace(held, sequences=sequences_before),
+        sequences_after=sequences_after,
+        changed_meanwhile=changed,
+        source_findings=tuple(source_findings(holder)),
+    )
+    with watch_time.phase("manifest"):
+        archive.bucket.write_once(adding.key + MANIFEST_SUFFIX, manifest.to_bytes(), metadata=adding.metadata)
+    return Backup(dump.object, manifest)
 
 
 def identify(session: Session) -> DatabaseIdentity:
@@ -166,7 +197,7 @@ def default_compression(tools: PostgresTools) -> str:
 def _dump_and_inventory(
     snapshot: Snapshot,
     archive: Archive,
-    key: str,
+    adding: AddBackup,
     *,
     tools: PostgresTools,
     compression: str,
@@ -175,7 +206,6 @@ def _dump_and_inventory(
     identity: DatabaseIdentity,
     workers: int,
     watch: Watcher,
-    written: list[StoredObject],
 ) -> tuple[Written, Inventory]:
     stop = threading.Event()
     sessions: list[Session] = []
@@ -206,13 +236,12 @@ def _dump_and_inventory(
         try:
             with _pg_dump(snapshot.dsn, argv) as producer:
                 dump = archive.bucket.write_stream(
-                    key,
+                    adding.key + DUMP_SUFFIX,
                     producer.output,
-                    metadata=MARK,
+                    metadata=adding.metadata,
                     accept=lambda: producer.must_have_succeeded(_REMEDY),
                     on_bytes=told,
                 )
-                written.append(dump.object)
             _must_be_a_dump(archive, dump, tools)
             return dump, taking.result()
         except BaseException:
@@ -238,7 +267,7 @@ def _pg_dump(dsn: str, argv: Sequence[str | Path]) -> AbstractContextManager[Pro
     return producing(argv, sought=f"to dump {postgres.describe(dsn)}", env=postgres.libpq_environment(dsn))
 
 
-def _dump_globals(dsn: str, archive: Archive, key: str, tools: PostgresTools, written: list[StoredObject]) -> Artefact:
+def _dump_globals(dsn: str, archive: Archive, adding: AddBackup, tools: PostgresTools) -> Artefact:
     """Dump roles and tablespaces, which belong to the cluster and are in no dump of a database.
 
     Passwords are left out where the role may not read them.
@@ -266,9 +295,7 @@ def _dump_globals(dsn: str, archive: Archive, key: str, tools: PostgresTools, wr
             why="it claims success, and its last line is missing",
             remedy="take the backup again",
         )
-    stored = archive.bucket.write_once(key, dumped, metadata=MARK)
-    written.append(stored.object)
-    return _artefact(stored)
+    return _artefact(archive.bucket.write_once(adding.key + GLOBALS_SUFFIX, dumped, metadata=adding.metadata))
 
 
 def _artefact(written: Written) -> Artefact:

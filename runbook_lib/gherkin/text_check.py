@@ -27,7 +27,9 @@ from pytest_bdd.gherkin_parser import get_gherkin_document
 from pytest_bdd.steps import StepFunctionContext, step_function_context_registry
 from pytest_bdd.utils import get_required_args
 
-EFFECTS = ("reads", "scratch", "changes")
+from runbook_lib.effect import Effect
+
+EFFECTS = tuple(effect.value for effect in Effect)
 """The tags that say what a scenario does to its target; each scenario bears exactly one."""
 
 

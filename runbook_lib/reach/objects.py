@@ -24,9 +24,19 @@ import boto3
 import botocore.exceptions
 from botocore.config import Config
 
-from runbook_lib.errors import DamagedArtefact, Denied, NoRoom, NotFound, ProfileInvalid, RunbookError, Unreachable
+from runbook_lib.errors import (
+    DamagedArtefact,
+    Denied,
+    NoRoom,
+    NotFound,
+    ProfileInvalid,
+    RunbookError,
+    TargetRefused,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
+    from botocore.model import OperationModel
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
@@ -34,6 +44,8 @@ MIB = 1024 * 1024
 _RANGE_BYTES = 8 * MIB
 _IN_FLIGHT = 4
 """Ranges under way at once: enough to hide a round trip, few enough to stay below 40 MB of memory."""
+_READS = ("Get", "Head", "List")
+"""How the operations of S3 begin that alter nothing."""
 _MAX_PARTS = 10_000
 """S3's own limit of parts for one object."""
 
@@ -76,6 +88,7 @@ class Bucket:
     :param name: the bucket's name
     :param endpoint_url: None for the AWS chain's own choice
     :param credentials: None for the AWS chain; else access key and secret, as a sandbox makes them
+    :param read_only: whether every call that could write is refused before it is sent
     """
 
     def __init__(
@@ -86,8 +99,15 @@ class Bucket:
         region: str | None = None,
         credentials: tuple[str, str] | None = None,
         timeout_seconds: int = 20,
+        read_only: bool = False,
     ) -> None:
         self.name = name
+        self._again = {
+            "endpoint_url": endpoint_url,
+            "region": region,
+            "credentials": credentials,
+            "timeout_seconds": timeout_seconds,
+        }
         access_key, secret_key = credentials or (None, None)
         try:
             self.client: S3Client = boto3.client(
@@ -111,6 +131,22 @@ class Bucket:
                 remedy="write endpoint_url as http://host:port or https://host, and name a region that there is",
             ) from malformed
         self.endpoint = str(self.client.meta.endpoint_url)
+        if read_only:
+            # Every call of the client passes here, whoever makes it, before anything is sent.
+            self.client.meta.events.register("before-parameter-build.s3", self._refuse_to_write)
+
+    def held_read_only(self) -> Bucket:
+        """Return the same bucket through a client that cannot write."""
+        return Bucket(self.name, **self._again, read_only=True)  # type: ignore[arg-type]
+
+    def _refuse_to_write(self, model: OperationModel, **_: object) -> None:
+        if not model.name.startswith(_READS):
+            raise TargetRefused(
+                f"to call {model.name}",
+                where=self._where,
+                why="this client is held read-only: the scenario is not tagged @changes",
+                remedy="tag the scenario @changes, and take a permit",
+            )
 
     def objects(self, prefix: str = "") -> list[StoredObject]:
         """List the newest version of every object below a prefix, by key."""
@@ -311,6 +347,16 @@ class Bucket:
         with self._errors(f"the unfinished uploads below {prefix!r}"):
             found = self.client.list_multipart_uploads(Bucket=self.name, Prefix=prefix)
         return [upload["Key"] for upload in found.get("Uploads", [])]
+
+    def abort_uploads(self, key: str) -> int:
+        """Abort the uploads of objects whose keys begin so that were begun and never completed; return how many."""
+        aborted = 0
+        with self._errors(f"to abort the unfinished uploads of {key}"):
+            found = self.client.list_multipart_uploads(Bucket=self.name, Prefix=key)
+            for upload in found.get("Uploads", []):
+                self.client.abort_multipart_upload(Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"])
+                aborted += 1
+        return aborted
 
     def _written(self, key: str, sha256: str, sent_bytes: int) -> Written:
         """Ask S3 what is there now: that a put was answered with 200 is only a claim."""

@@ -30,7 +30,7 @@ from runbook_lib.phases import Phase, Progress, Stopwatch, Watcher, nobody
 from runbook_lib.reach import binaries, postgres, programs
 from runbook_lib.reach.binaries import PostgresTools
 from runbook_lib.reach.postgres import Session
-from runbook_lib.reach.server import PostgresServer
+from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore import archive_file, integrity, progress
 from runbook_lib.safety import ownership
@@ -77,7 +77,12 @@ class Scratch:
         """Return the throwaway server of a major version, started when it is first asked for."""
         with self._lock:
             if major not in self._servers:
-                self._servers[major] = PostgresServer.start(self.workspace, self.tools(major), name=f"scratch{major}")
+                self._servers[major] = PostgresServer.start(
+                    self.workspace,
+                    self.tools(major),
+                    name=f"scratch{major}",
+                    settings={**FAST, "cluster_name": ownership.SCRATCH_CLUSTER},
+                )
             return self._servers[major]
 
     @property

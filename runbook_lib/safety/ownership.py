@@ -13,6 +13,8 @@ from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import Session
 
 SETTING = "tensafe.owned_by"
+SCRATCH_CLUSTER = "tensafe-scratch"
+"""How the ``cluster_name`` of every throwaway server begins, so that no copy passes for the cluster it is a copy of."""
 
 _MARK = """
 SELECT substr(c.setting, length('tensafe.owned_by=') + 1) AS owner

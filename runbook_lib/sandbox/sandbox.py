@@ -78,7 +78,7 @@ class Sandbox:
                 with _aws_chain(store):
                     bucket = _bucket(store)
                     archive = Archive(bucket)
-                    settings = _settings(server, store, audit_log=database is None)
+                    settings = _settings(server, store, workspace, audit_log=database is None)
                     with stopwatch.phase("database"):
                         with postgres.session(server.dsn(), read_only=False) as session:
                             session.execute(f"CREATE DATABASE {_DATABASE}")
@@ -137,7 +137,7 @@ def _bucket(store: ObjectStore) -> Bucket:
     return bucket
 
 
-def _settings(server: PostgresServer, store: ObjectStore, *, audit_log: bool) -> Settings:
+def _settings(server: PostgresServer, store: ObjectStore, workspace: Workspace, *, audit_log: bool) -> Settings:
     dsn = server.dsn(_DATABASE)
     with postgres.session(server.dsn()) as session:
         identifier = session.server().system_identifier
@@ -146,7 +146,7 @@ def _settings(server: PostgresServer, store: ObjectStore, *, audit_log: bool) ->
         database=Database(dsn=dsn, system_identifier=identifier, audit_log=audit_log),
         backups=Backups(bucket=BUCKET, endpoint_url=store.endpoint_url, region=store.region),
         restore=Restore(),
-        changes=Changes(granted=True),
+        changes=Changes(granted=True, journal=str(workspace.path / "journal")),
     )
 
 

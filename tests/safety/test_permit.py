@@ -17,6 +17,6 @@ def test_withheld_says_what_to_type() -> None:
     with pytest.raises(Unproven) as raised:
         withheld.require("add a backup to s3://b/postgres/")
     assert str(raised.value) == (
-        "permission to add a backup to s3://b/postgres/, production: could not be checked: "
+        "permission to add a backup to s3://b/postgres/, production: not permitted: "
         "this run may change nothing there. To fix this: set granted = true under [changes]"
     )

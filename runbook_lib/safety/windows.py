@@ -1,0 +1,117 @@
+"""When may it be changed?
+
+A maintenance window in a table that nothing reads is a wish. So the runbook's table is data of the profile: an
+operation, when its window opens and closes every week, and in which time zone people meant that. A closed window
+withholds the permit, also in the middle of a procedure that took longer than was thought.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from itertools import combinations
+from zoneinfo import ZoneInfo
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_WEEK = timedelta(weeks=1)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A weekday and a time of day."""
+
+    weekday: int
+    """0 for Monday, as `datetime.weekday` counts."""
+    at: time
+    """The time of day, in the window's own time zone."""
+
+    @classmethod
+    def parse(cls, told: str) -> Moment:
+        """Read ``Sunday 02:00``. Raise `ValueError` where it is no such thing."""
+        day, _, hour = told.strip().partition(" ")
+        if day not in WEEKDAYS:
+            msg = f"{told!r} does not begin with a day of the week: write it as 'Sunday 02:00'"
+            raise ValueError(msg)
+        try:
+            return cls(WEEKDAYS.index(day), time.fromisoformat(hour.strip()))
+        except ValueError:
+            msg = f"{told!r} does not end with a time of day: write it as 'Sunday 02:00'"
+            raise ValueError(msg) from None
+
+    def __str__(self) -> str:
+        """Return it as it is written: ``Sunday 02:00``."""
+        return f"{WEEKDAYS[self.weekday]} {self.at:%H:%M}"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """One time that a window is open."""
+
+    opens: datetime
+    """When it opens."""
+    closes: datetime
+    """When it closes."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """When one operation may be done, every week."""
+
+    operation: str
+    """What may be done in it: ``VACUUM FULL``."""
+    opens: Moment
+    """When it opens."""
+    closes: Moment
+    """When it closes: up to a week after it opened."""
+    zone: ZoneInfo
+    """The time zone that both are meant in; where its clocks change, the window changes with them."""
+
+    def openings(self, since: datetime) -> Iterator[Opening]:
+        """Yield the times it is open, from the one that is under way or comes next, without end."""
+        local = since.astimezone(self.zone)
+        monday = local.date() - timedelta(days=local.weekday()) - _WEEK
+        while True:
+            opens = datetime.combine(monday + timedelta(days=self.opens.weekday), self.opens.at, self.zone)
+            days = (self.closes.weekday - self.opens.weekday) % 7
+            if days == 0 and self.closes.at <= self.opens.at:
+                days = 7
+            closes = datetime.combine(opens.date() + timedelta(days=days), self.closes.at, self.zone)
+            if closes > since:
+                yield Opening(opens, closes)
+            monday += _WEEK
+
+    def is_open(self, at: datetime) -> bool:
+        """Say whether it is open at a moment."""
+        return next(self.openings(at)).opens <= at
+
+    def __str__(self) -> str:
+        """Return it as one line."""
+        return f"{self.operation}: {self.opens} to {self.closes} {self.zone.key}"
+
+
+def why_closed(windows: Sequence[Window], operation: str, at: datetime) -> str:
+    """Return why an operation may not be done now, and when it may; empty where its window is open."""
+    its = [window for window in windows if window.operation == operation]
+    if not its:
+        return f"the profile has no maintenance window for {operation!r}"
+    if any(window.is_open(at) for window in its):
+        return ""
+    following = min((next(window.openings(at)) for window in its), key=lambda opening: opening.opens)
+    return (
+        f"the maintenance window of {operation!r} is closed; it opens on"
+        f" {following.opens:%A %Y-%m-%d %H:%M %Z} and closes at {following.closes:%A %H:%M %Z}"
+    )
+
+
+def overlaps(windows: Sequence[Window], now: datetime) -> Iterator[str]:
+    """Yield a sentence for every two windows of one operation that are open at the same time: a slip of the pen."""
+    for one, other in combinations(windows, 2):
+        if one.operation != other.operation:
+            continue
+        first, second = next(one.openings(now)), next(other.openings(now))
+        again = Opening(second.opens + _WEEK, second.closes + _WEEK)
+        before = Opening(second.opens - _WEEK, second.closes - _WEEK)
+        if any(first.opens < each.closes and each.opens < first.closes for each in (before, second, again)):
+            spans = f"{one.opens} to {one.closes} and {other.opens} to {other.closes}"
+            yield f"two windows of {one.operation!r} overlap: {spans}"
