@@ -32,6 +32,7 @@ $(VENV)/ready: requirements.lock
 	@rm -rf $(VENV)
 	@$(PYTHON) deploy/make_venv.py $(VENV)
 	@$(PY) -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements.lock
+	@ln -sf ../../deploy/runbook $(VENV)/bin/runbook
 	@touch $@
 
 drill: setup forget  ## run the weekly restore drill in the sandbox [SCALE=1 MAJOR=17 DATABASE=file.sql]

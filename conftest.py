@@ -13,7 +13,7 @@ from runbook_lib.evidence.collector import RECORD
 from runbook_lib.evidence.environment import describe_environment, getting_ready
 from runbook_lib.gherkin.effects import effect_of
 from runbook_lib.safety.permit import Asked
-from runbook_lib.sandbox.choosing import Wanted, settings_of
+from runbook_lib.sandbox.choosing import Wanted, described, settings_of
 
 pytest_plugins = [
     "runbook_lib.gherkin.feature_files",
@@ -43,6 +43,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say which environment, which cluster and which PostgreSQL this is, before anything is done to it."""
+    return [f"{name}: {value}" for name, value in described(_wanted(config), _asked(config)).items()]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Reach the environment before a scenario's first step, so that no step is charged with it."""
     for item in items:
@@ -53,11 +58,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def reached(pytestconfig: pytest.Config) -> Iterator[Environment]:
     """What the run acts on."""
-    told = pytestconfig.option
-    wanted = Wanted(told.env, told.major, told.scale, told.seed, told.database, told.pg_bin)
-    asked = Asked(told.allow_changes_to, told.reason, told.plan)
-    with settings_of(wanted, telling=partial(getting_ready, pytestconfig)) as settings:
-        found = Environment.of(settings, asked=asked, tools_directory=told.pg_bin)
+    with settings_of(_wanted(pytestconfig), telling=partial(getting_ready, pytestconfig)) as settings:
+        found = Environment.of(settings, asked=_asked(pytestconfig), tools_directory=pytestconfig.option.pg_bin)
         describe_environment(pytestconfig, found.describe())
         yield found
 
@@ -68,3 +70,12 @@ def environment(reached: Environment, request: pytest.FixtureRequest) -> Environ
     narrowed = reached.for_scenario(request.node.stash[RECORD].name, effect_of(request.node))
     narrowed.establish()
     return narrowed
+
+
+def _wanted(config: pytest.Config) -> Wanted:
+    told = config.option
+    return Wanted(told.env, told.major, told.scale, told.seed, told.database, told.pg_bin)
+
+
+def _asked(config: pytest.Config) -> Asked:
+    return Asked(config.option.allow_changes_to, config.option.reason, config.option.plan)

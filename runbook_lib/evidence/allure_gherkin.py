@@ -133,6 +133,7 @@ class _Corrections:
         result.status = {
             Ending.PROVEN: Status.PASSED,
             Ending.FAILED: Status.FAILED,
+            Ending.PLANNED: Status.SKIPPED,
             Ending.UNPROVEN: Status.SKIPPED if skipped and not broken else Status.BROKEN,
         }.get(scenario.ending, Status.BROKEN)
         if scenario.reason:

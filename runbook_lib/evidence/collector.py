@@ -258,7 +258,7 @@ class Collector:
 
 def _conclude(scenario: ScenarioRecord, verdict: Verdict) -> None:
     """Write a scenario's ending down; what is known of it already is added to, never taken back."""
-    if scenario.ending in (Ending.FAILED, Ending.UNPROVEN) and verdict.reason:
+    if scenario.ending in (Ending.FAILED, Ending.UNPROVEN, Ending.PLANNED) and verdict.reason:
         scenario.reason = f"{scenario.reason}\n{verdict.reason}"
     else:
         scenario.reason = verdict.reason

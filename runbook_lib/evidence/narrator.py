@@ -21,6 +21,7 @@ STYLES: dict[Ending, dict[str, bool]] = {
     Ending.PROVEN: {"green": True},
     Ending.FAILED: {"red": True, "bold": True},
     Ending.UNPROVEN: {"yellow": True},
+    Ending.PLANNED: {"cyan": True},
     Ending.INTERRUPTED: {"yellow": True, "bold": True},
     Ending.NOT_RUN: {"light": True},
 }

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from runbook_lib.evidence import summary
+from runbook_lib.evidence import history, summary
 from runbook_lib.evidence.allure_gherkin import AllureGherkin
 from runbook_lib.evidence.collector import RECORD, Collector, Listener
 from runbook_lib.evidence.console import Console
 from runbook_lib.evidence.environment import RUN, SAY
 from runbook_lib.evidence.interruption import Interruption
-from runbook_lib.evidence.narrator import Narrator
+from runbook_lib.evidence.narrator import STYLES, Narrator
 from runbook_lib.evidence.record import Ending, RunRecord, ScenarioRecord
 from runbook_lib.evidence.story import Story, story
 from runbook_lib.evidence.verdict import exit_status, verdict_of
@@ -77,6 +77,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             interruption.say = narration.interject
 
 
+_NOT_CARRIED_OUT = {Ending.UNPROVEN: "could not be carried out", Ending.PLANNED: "nothing was done"}
+"""The endings of scenarios that neither passed nor failed, which pytest has no word for; and a title for each."""
+
+
 class _Narration(Narrator):
     """The narrator, taking turns with pytest's own lines in the terminal."""
 
@@ -110,7 +114,7 @@ class _Narration(Narrator):
         ending = getattr(report, "runbook_ending", None)
         if ending is None or (report.failed and report.when != "call") or hasattr(report, "wasxfail"):
             return None
-        category = "unproven" if ending is Ending.UNPROVEN else report.outcome
+        category = str(ending.value) if ending in _NOT_CARRIED_OUT else report.outcome
         return category, "", "" if self._reporter.showlongtestinfo else ending.word
 
     def pytest_unconfigure(self) -> None:
@@ -124,8 +128,9 @@ class _Outcomes(Listener):
     def __init__(self, config: pytest.Config, run: RunRecord) -> None:
         self._config = config
         self._run = run
-        self._reports = summary.Reports(config.rootpath / config.getoption("reports"), run)
-        self._unproven: list[tuple[ScenarioRecord, Story]] = []
+        self._folder = config.rootpath / config.getoption("reports")
+        self._reports = summary.Reports(self._folder, run)
+        self._not_carried_out: list[tuple[ScenarioRecord, Story]] = []
         self._feature_files_seen = False
         self._tells = False
 
@@ -164,12 +169,18 @@ class _Outcomes(Listener):
                 report.longrepr = (scenario.path, scenario.line, scenario.reason)
             return report
         verdict = verdict_of(call.excinfo.value)
+        if verdict.ending is Ending.PLANNED:
+            predicted = history.prediction(self._folder, self._run, scenario)
+            scenario.reason += f"\n{predicted}"
+            for step in scenario.steps:
+                if step.ending is Ending.PLANNED:
+                    step.reason += f"\n{predicted}"
         told = story(item, call.excinfo, scenario, foreseen=verdict.foreseen and call.when != "teardown")
         report.location = (*report.location[:2], f"{scenario.feature}: {scenario.name}")
-        if verdict.ending is Ending.UNPROVEN and call.when != "teardown":
+        if verdict.ending in _NOT_CARRIED_OUT and call.when != "teardown":
             report.outcome = "skipped"
             report.longrepr = (scenario.path, scenario.line, scenario.reason)
-            self._unproven.append((scenario, told))
+            self._not_carried_out.append((scenario, told))
         else:
             report.outcome = "failed"
             report.longrepr = told
@@ -179,8 +190,10 @@ class _Outcomes(Listener):
         self, report: pytest.TestReport
     ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
         """Tell a scenario that could not be carried out from one that was skipped or passed."""
-        if getattr(report, "runbook_ending", None) is Ending.UNPROVEN and report.skipped:
-            return "unproven", "U", ("UNPROVEN", {"yellow": True})
+        ending = getattr(report, "runbook_ending", None)
+        if ending in _NOT_CARRIED_OUT and report.skipped:
+            word = str(ending.value)
+            return word, word[0].upper(), (word.upper(), dict(STYLES[ending]))
         if getattr(report, "runbook_untold", False):
             return ("interrupted" if report.failed else "not run"), "", ("", {})
         return None
@@ -223,13 +236,16 @@ class _Outcomes(Listener):
                 allowed = self._config.getoption("allow_unproven")
                 session.exitstatus = exit_status(exitstatus, self._run, allow_unproven=allowed)
                 self._reports.write(ended=True)
+                history.append(self._folder, self._run)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show what could not be carried out and why, and the verdict."""
-        if self._unproven:
-            terminalreporter.write_sep("=", "unproven: could not be carried out", yellow=True, bold=True)
-            for scenario, told in self._unproven:
-                terminalreporter.write_sep("_", f"{scenario.feature}: {scenario.name}", yellow=True)
+        for ending, title in _NOT_CARRIED_OUT.items():
+            theirs = [(scenario, told) for scenario, told in self._not_carried_out if scenario.ending is ending]
+            if theirs:
+                terminalreporter.write_sep("=", f"{ending.value}: {title}", **STYLES[ending], bold=True)
+            for scenario, told in theirs:
+                terminalreporter.write_sep("_", f"{scenario.feature}: {scenario.name}", **STYLES[ending])
                 told.toterminal(terminalreporter._tw)
         if self._tells:
             terminalreporter.write_sep("=", "the runbook")

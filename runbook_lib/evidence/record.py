@@ -18,7 +18,7 @@ from runbook_lib.phases import Phase
 
 
 class Ending(Enum):
-    """How a scenario, a step or a whole run ended: the three outcomes of a check, and two that only a run has."""
+    """How a scenario, a step or a whole run ended: the three outcomes of a check, and three that only a run has."""
 
     PROVEN = "proven"
     """It was carried out, and what it checked holds."""
@@ -26,6 +26,8 @@ class Ending(Enum):
     """It was carried out, and what it checked does not hold."""
     UNPROVEN = "unproven"
     """It could not be carried out."""
+    PLANNED = "planned"
+    """It was only said what would be done."""
     INTERRUPTED = "interrupted"
     """Somebody stopped it half way."""
     NOT_RUN = "not run"
@@ -38,7 +40,7 @@ class Ending(Enum):
         return word.upper() if self is Ending.FAILED else word
 
 
-SEVERITY = (Ending.INTERRUPTED, Ending.FAILED, Ending.UNPROVEN, Ending.NOT_RUN, Ending.PROVEN)
+SEVERITY = (Ending.INTERRUPTED, Ending.FAILED, Ending.UNPROVEN, Ending.PLANNED, Ending.NOT_RUN, Ending.PROVEN)
 """The endings, the one that decides over a whole run first."""
 
 

@@ -72,7 +72,7 @@ def story(
         # What comes before the first line of our own is pytest, and pytest-bdd on the way to the step.
         first = next((number for number, entry in enumerate(excinfo.traceback) if entry in ours), 0)
         traceback = str(excinfo.getrepr(style="short", tbfilter=lambda _: Traceback(excinfo.traceback[first:])))
-    says_it_all = scenario.ending is Ending.UNPROVEN or isinstance(excinfo.value, RunbookError)
+    says_it_all = scenario.ending in (Ending.UNPROVEN, Ending.PLANNED) or isinstance(excinfo.value, RunbookError)
     source = "" if ours == [] or says_it_all else str(place.statement).strip().splitlines()[0]
     return Story(scenario, crash=crash, source=source, traceback=redacted(traceback))
 

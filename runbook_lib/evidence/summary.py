@@ -30,6 +30,7 @@ _MARKS = {
     Ending.PROVEN: "🟢",
     Ending.FAILED: "🔴",
     Ending.UNPROVEN: "🟡",
+    Ending.PLANNED: "🔵",
     Ending.INTERRUPTED: "🟠",
     Ending.NOT_RUN: "⚪",
 }
@@ -51,13 +52,19 @@ def sentence(run: RunRecord) -> str:
             return f"FAILED: {counts[Ending.FAILED]} of {total} {scenarios}{f' ({others})' if others else ''}."
         case Ending.INTERRUPTED:
             return f"Interrupted after {taken}: nothing follows from this run{f' ({others})' if others else ''}."
+        case Ending.PLANNED:
+            planned = counts[Ending.PLANNED]
+            told = "1 scenario was" if planned == 1 else f"{planned} scenarios were"
+            return f"Planned: {told} told and not carried out{f' ({others})' if others else ''}."
         case _ if run.broken:
             return f"Unproven: pytest itself broke after {taken}{f' ({others})' if others else ''}."
         case _ if not total:
             return "Unproven: not a single scenario was run."
         case _:
             unproven = counts[Ending.UNPROVEN] + counts[Ending.NOT_RUN]
-            others = f" ({counts[Ending.PROVEN]} proven)" if counts[Ending.PROVEN] else ""
+            rest = (Ending.PROVEN, Ending.PLANNED)
+            told = ", ".join(f"{counts[ending]} {ending.value}" for ending in rest if counts[ending])
+            others = f" ({told})" if told else ""
             return f"Unproven: {unproven} of {total} {scenarios} could not be carried out{others}."
 
 

@@ -9,6 +9,7 @@ raised in a scenario                        means       why
 nothing                                     proven      every step was carried out and no check objected
 ``AssertionError``, ``pytest.fail()``       failed      a check looked, and what it looked for does not hold
 `DamagedArtefact`                           failed      damaged bytes are the very finding a drill is made for
+`Planned`                                   planned     only what would be done was asked for; nothing was done
 any other `RunbookError`, ``pytest.skip``   unproven    a precondition is missing; its sentence says which
 any other exception                         unproven    the drill itself broke; its traceback is shown
 ``KeyboardInterrupt``, ``pytest.exit()``    interrupted
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from runbook_lib.errors import DamagedArtefact, RunbookError
+from runbook_lib.errors import DamagedArtefact, Planned, RunbookError
 from runbook_lib.evidence.record import SEVERITY, Ending, RunRecord
 from runbook_lib.evidence.redaction import redacted
 
@@ -56,6 +57,8 @@ def verdict_of(exception: BaseException | None) -> Verdict:
             return Verdict(Ending.FAILED, redacted(str(exception)) or "a check does not hold, and says no more")
         case DamagedArtefact():
             return Verdict(Ending.FAILED, redacted(str(exception)))
+        case Planned():
+            return Verdict(Ending.PLANNED, redacted(str(exception)))
         case RunbookError():
             return Verdict(Ending.UNPROVEN, redacted(str(exception)))
         case pytest.FixtureLookupError():

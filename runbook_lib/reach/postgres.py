@@ -46,6 +46,8 @@ PINNED: Mapping[str, str] = {
 """Settings that change how content is written, fixed for every session that compares content."""
 
 _MAJOR = 10_000
+_GRACE_SECONDS = 10.0
+"""How long after its own timeout a server may take to say so, before it counts as silent."""
 _TRANSACTION_TIMEOUT_SINCE = 170_000
 _ANY_BYTES = "LATIN1"
 """An encoding in which every byte is a character, for databases that do not say in which encoding their bytes are."""
@@ -146,6 +148,33 @@ class Session:
         return self._connection
 
 
+class _Connection(psycopg.Connection[Row]):
+    """A connection that does not wait for ever.
+
+    ``statement_timeout`` is the server's: one that is stopped, or whose disk hangs, keeps the connection open, and
+    neither answers nor times out.
+    """
+
+    where: str = ""
+    """What it leads to, for the error."""
+    answer_within_seconds: float | None = None
+    """How long one answer may take; None for as long as it takes."""
+
+    def wait(self, *arguments: Any, **named: Any) -> Any:
+        """Wait for an answer. Raise `Unreachable` where none comes in time; the connection is closed then."""
+        named.setdefault("timeout", self.answer_within_seconds)
+        try:
+            return super().wait(*arguments, **named)
+        except psycopg.errors._WaitTimeout as silent:
+            self.pgconn.finish()
+            raise Unreachable(
+                "an answer of PostgreSQL",
+                where=self.where,
+                why=f"it accepted the connection, and was silent for {named['timeout']:.0f} s",
+                remedy="look at the server: a stopped process, a hanging disk, a network that drops packets",
+            ) from silent
+
+
 @contextmanager
 def session(
     dsn: str,
@@ -182,12 +211,14 @@ def session(
             "SELECT pg_catalog.set_config(key, value, false) FROM pg_catalog.json_each_text(%s::pg_catalog.json)",
             (json.dumps(wanted),),
         )
+        bounded = statement_timeout_seconds + _GRACE_SECONDS if statement_timeout_seconds else None
+        connection.answer_within_seconds = bounded
         yield Session(connection, dsn)
 
 
-def _connect(dsn: str, application_name: str, timeout_seconds: int) -> psycopg.Connection[Row]:
+def _connect(dsn: str, application_name: str, timeout_seconds: int) -> _Connection:
     try:
-        connection = psycopg.connect(
+        connection = _Connection.connect(
             dsn,
             autocommit=True,
             row_factory=dict_row,
@@ -204,6 +235,8 @@ def _connect(dsn: str, application_name: str, timeout_seconds: int) -> psycopg.C
         ) from malformed
     except psycopg.OperationalError as failed:
         raise _connection_error(dsn, failed) from failed
+    connection.where = describe(dsn)
+    connection.answer_within_seconds = timeout_seconds
     if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
         # The server converts nothing and refuses what is no UTF-8. Byte by byte nothing is refused, and nothing lost.
         connection.execute(f"SET client_encoding TO {_ANY_BYTES}")

@@ -6,11 +6,15 @@ handed out as a profile like any other. Whoever gets the settings cannot tell wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from runbook_lib.environment import Environment
+from runbook_lib.errors import RunbookError
+from runbook_lib.evidence.redaction import redacted
+from runbook_lib.safety.permit import Asked
 from runbook_lib.sandbox.sandbox import DEFAULT_MAJOR, Sandbox
 from runbook_lib.settings import Settings, load
 
@@ -37,6 +41,19 @@ class Wanted:
     """An SQL file or a dump to use in the sandbox instead."""
     tools_directory: Path | None = None
     """Where PostgreSQL's programs are; None to look for them."""
+
+
+def described(wanted: Wanted, asked: Asked) -> Mapping[str, str]:
+    """Say what an environment is before anything is done to it; what cannot be told yet is said to be so.
+
+    A sandbox is only named: it is built when the first scenario needs it.
+    """
+    if wanted.name == SANDBOX:
+        return {"environment": f"{SANDBOX}, built on this machine with PostgreSQL {wanted.major}"}
+    try:
+        return Environment.of(load(wanted.name), asked=asked, tools_directory=wanted.tools_directory).describe()
+    except RunbookError as unusable:
+        return {"environment": redacted(str(unusable))}
 
 
 @contextmanager

@@ -119,14 +119,32 @@ class TestDatabase:
         must_say(ran, "to connect to PostgreSQL", "nonsense", "write it as libpq does")
 
     def test_another_cluster(self, user: User) -> None:
-        profile = user.profile(database__system_identifier="7000000000000000000", changes__granted=True)
+        profile = user.profile(database__system_identifier="7000000000000000000")
         for scenario in (READ, TAKE):
-            ran = user.runs(*scenario, profile=profile)
+            ran = user.runs(*scenario, "--allow-changes-to", "here", "--reason", "a test", profile=profile)
             must_say(ran, "the database of here", "refused to touch it", "the profile names 7000000000000000000")
 
     def test_changes_are_not_granted(self, user: User) -> None:
         ran = user.runs(*TAKE, profile=user.profile())
-        must_say(ran, "permission to add a backup", "set granted = true under [changes] in the profile here")
+        must_say(ran, "permission to add a backup", "add to the command: --allow-changes-to here --reason")
+
+    def test_changes_to_another_cluster(self, user: User) -> None:
+        ran = user.runs(*TAKE, "--allow-changes-to", "production", "--reason", "a slip", profile=user.profile())
+        must_say(ran, "permission to add a backup", "this is the cluster here, and production was typed")
+
+    def test_changes_without_a_reason(self, user: User) -> None:
+        ran = user.runs(*TAKE, "--allow-changes-to", "here", profile=user.profile())
+        must_say(ran, "permission to add a backup", "say why, for the journal")
+
+    def test_changes_that_the_profile_grants_itself(self, user: User) -> None:
+        ran = user.runs(*TAKE, profile=user.profile(changes__granted=True))
+        must_say(ran, "changes.granted = true, which only a sandbox may")
+
+    def test_a_halt(self, user: User, tmp_path: Path) -> None:
+        (tmp_path / "halt").write_text("Ada: the disk is filling up")
+        profile = user.profile(changes__halt_file=str(tmp_path / "halt"))
+        ran = user.runs(*TAKE, "--allow-changes-to", "here", "--reason", "a test", profile=profile)
+        must_say(ran, "permission to add a backup", "Ada: the disk is filling up")
 
 
 class TestProfile:

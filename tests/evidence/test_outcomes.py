@@ -107,6 +107,7 @@ def test_a_failure_outweighs_what_is_unproven(project: Project) -> None:
         "proven": 1,
         "failed": 1,
         "unproven": 1,
+        "planned": 0,
         "interrupted": 0,
         "not_run": 0,
         "other_tests": {},

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from runbook_lib.errors import DamagedArtefact, NoRoom, NotFound
+from runbook_lib.errors import DamagedArtefact, NoRoom, NotFound, Planned
 from runbook_lib.evidence.record import Ending, RunRecord, ScenarioRecord
 from runbook_lib.evidence.verdict import exit_status, verdict_of
 
@@ -18,6 +18,7 @@ SAID = {"where": "here", "why": "because", "remedy": "do something"}
         (DamagedArtefact("a dump", **SAID), Ending.FAILED),
         (NotFound("a dump", **SAID), Ending.UNPROVEN),
         (NoRoom("a dump", **SAID), Ending.UNPROVEN),
+        (Planned("a dump", **SAID), Ending.PLANNED),
         (OSError("disk"), Ending.UNPROVEN),
         (SystemExit(0), Ending.UNPROVEN),
         (KeyboardInterrupt(), Ending.INTERRUPTED),
@@ -44,6 +45,8 @@ def run_of(*endings: Ending) -> RunRecord:
         (0, [Ending.PROVEN, Ending.UNPROVEN], 5, 0),
         (0, [Ending.PROVEN, Ending.NOT_RUN], 5, 0),
         (0, [Ending.UNPROVEN], 5, 0),
+        (0, [Ending.PLANNED], 5, 0),
+        (0, [Ending.PROVEN, Ending.PLANNED], 5, 0),
         (0, [Ending.FAILED, Ending.UNPROVEN], 1, 1),
         (1, [Ending.PROVEN], 1, 1),
         (1, [Ending.UNPROVEN], 1, 1),
