@@ -190,15 +190,21 @@ class Store:
             self._tell("DELETED", plural, gone)
 
     async def watch(
-        self, plural: str, namespace: str | None, selects: Selects, since: str
+        self, plural: str, namespace: str | None, selects: Selects, since: str, *, marks_beginning: bool = False
     ) -> AsyncIterator[tuple[str, Json]]:
-        """Yield what happens to the objects of a kind, from a version on; what is there already where there is none."""
+        """Yield what happens to the objects of a kind, from a version on; what is there already where there is none.
+
+        :param marks_beginning: whether what is there already comes in any case, and a bookmark after it
+        """
         queue: asyncio.Queue[tuple[int, str, str, Json]] = asyncio.Queue()
         self._watchers.add(queue)
         try:
-            if since in {"", "0"}:
-                for found in self.list(plural, namespace, selects):
+            if since in {"", "0"} or marks_beginning:
+                version, there = self.version, self.list(plural, namespace, selects)
+                for found in there:
                     yield "ADDED", found
+                if marks_beginning:
+                    yield "BOOKMARK", _end_of_beginning(RESOURCES[plural], version)
             else:
                 if self._events and int(since) < self._events[0][0] - 1:
                     raise Refusal(410, "Expired", f"too old resource version: {since}")
@@ -218,6 +224,11 @@ class Store:
         del self._events[:-_KEPT_EVENTS]
         for queue in self._watchers:
             queue.put_nowait(event)
+
+
+def _end_of_beginning(resource: Resource, version: str) -> Json:
+    marked = {"resourceVersion": version, "annotations": {"k8s.io/initial-events-end": "true"}}
+    return {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": marked}
 
 
 def selecting(labels: str, fields: str) -> Selects:

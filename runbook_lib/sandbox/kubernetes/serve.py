@@ -26,7 +26,7 @@ from runbook_lib.sandbox.kubernetes.controller import Controller, pod_object
 from runbook_lib.sandbox.kubernetes.execs import PROTOCOLS, Execs
 from runbook_lib.sandbox.kubernetes.faults import Fault, Faults, Kind
 from runbook_lib.sandbox.kubernetes.objects import RESOURCES, Json, Refusal, Resource, Store, now, selecting
-from runbook_lib.sandbox.kubernetes.patches import MERGE_PATCH, patched
+from runbook_lib.sandbox.kubernetes.patches import patched
 from runbook_lib.sandbox.kubernetes.tables import table
 from runbook_lib.sandbox.kubernetes.topology import Container, Pod, Serving, User
 
@@ -330,8 +330,11 @@ class Server:
         as_table = _wants_table(request)
 
         async def pass_on() -> None:
-            async for what, found in self._store.watch(asked.plural, asked.namespace, selects, since):
-                shown = table(asked.plural, [found], found["metadata"]["resourceVersion"]) if as_table else found
+            async for what, found in self._store.watch(
+                asked.plural, asked.namespace, selects, since, marks_beginning=query.get("sendInitialEvents") == "true"
+            ):
+                rows = [] if what == "BOOKMARK" else [found]
+                shown = table(asked.plural, rows, found["metadata"]["resourceVersion"]) if as_table else found
                 await answer.write(json.dumps({"type": what, "object": shown}).encode() + b"\n")
 
         with contextlib.suppress(ConnectionError):
@@ -532,8 +535,11 @@ def _resource_list(group: str) -> Json:
     for resource in RESOURCES.values():
         if resource.group != group:
             continue
+        all_ = {"categories": ["all"]} if resource.plural in {"pods", "deployments"} else {}
         one = {"name": resource.plural, "singularName": resource.kind.lower(), "namespaced": resource.namespaced}
-        listed.append({**one, "kind": resource.kind, "verbs": list(resource.verbs), "shortNames": list(resource.short)})
+        listed.append(
+            {**one, "kind": resource.kind, "verbs": list(resource.verbs), "shortNames": list(resource.short)} | all_
+        )
         for name, (kind, verbs) in (resource.subresources or {}).items():
             scale = {"group": "autoscaling", "version": "v1"} if kind == "Scale" else {}
             listed.append(
@@ -558,6 +564,10 @@ def _scale(deployment: Json) -> Json:
 
 
 async def _body(request: web.Request) -> Any:
+    content_type = _content_type(request)
+    if not content_type.endswith("json"):
+        why = f"this sandbox understands JSON alone, and not {content_type}: create objects from a file (-f)"
+        raise Refusal(415, "UnsupportedMediaType", why)
     try:
         return json.loads(await request.read())
     except ValueError:
@@ -584,7 +594,7 @@ def _patch_meta(body: Any) -> Mapping[str, Any]:
 
 
 def _content_type(request: web.Request) -> str:
-    return request.headers.get("Content-Type", MERGE_PATCH).partition(";")[0].strip()
+    return request.headers.get("Content-Type", "application/json").partition(";")[0].strip()
 
 
 def _wants_table(request: web.Request) -> bool:
