@@ -29,7 +29,7 @@ from runbook_lib.sandbox import application, loading
 from runbook_lib.sandbox.kubernetes.tensafe import Clusters
 from runbook_lib.sandbox.object_store import ObjectStore
 from runbook_lib.sandbox.tensafe.build import build
-from runbook_lib.settings import Backups, Changes, Database, Restore, Settings
+from runbook_lib.settings import Backups, Changes, Database, Kubernetes, Restore, Settings
 from runbook_lib.waiting import wait_for
 
 DEFAULT_MAJOR = 17
@@ -88,7 +88,7 @@ class Sandbox:
                 with _aws_chain(store), clusters.in_environment() if clusters else nullcontext():
                     bucket = _bucket(store)
                     archive = Archive(bucket)
-                    settings = _settings(server, store, workspace, audit_log=database is None)
+                    settings = _settings(server, store, workspace, clusters, audit_log=database is None)
                     with stopwatch.phase("database"):
                         with postgres.session(server.dsn(), read_only=False) as session:
                             session.execute(f"CREATE DATABASE {_DATABASE}")
@@ -153,7 +153,9 @@ def _bucket(store: ObjectStore) -> Bucket:
     return bucket
 
 
-def _settings(server: PostgresServer, store: ObjectStore, workspace: Workspace, *, audit_log: bool) -> Settings:
+def _settings(
+    server: PostgresServer, store: ObjectStore, workspace: Workspace, clusters: Clusters | None, *, audit_log: bool
+) -> Settings:
     dsn = server.dsn(_DATABASE)
     with postgres.session(server.dsn()) as session:
         identifier = session.server().system_identifier
@@ -163,6 +165,7 @@ def _settings(server: PostgresServer, store: ObjectStore, workspace: Workspace, 
         backups=Backups(bucket=BUCKET, endpoint_url=store.endpoint_url, region=store.region),
         restore=Restore(),
         changes=Changes(granted=True, journal=str(workspace.path / "journal")),
+        kubernetes=clusters.as_profile() if clusters else Kubernetes(),
     )
 
 

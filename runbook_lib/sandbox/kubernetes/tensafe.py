@@ -19,6 +19,7 @@ from runbook_lib.reach.workspace import Workspace
 from runbook_lib.sandbox import application, interpreter
 from runbook_lib.sandbox.kubernetes.api import KubernetesApi
 from runbook_lib.sandbox.kubernetes.topology import Container, Pod, Topology, Workload
+from runbook_lib.settings import Kubernetes, KubernetesCluster
 
 PRIMARY = "primary-cluster"
 DR = "dr-cluster"
@@ -27,6 +28,7 @@ DEPLOYMENT = application.NAME
 REPLICAS = 3
 """How many the runbook's own text brings back after a restore."""
 DATABASE = "tensafe"
+_READY_WITHIN_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,25 @@ class Clusters:
             ],
         )
         return cls(api, api.kubeconfig, api.kubeconfig_reader)
+
+    def as_profile(self, kubeconfig: Path | None = None) -> Kubernetes:
+        """Return what a profile says of the two.
+
+        :param kubeconfig: as whom to reach them; by default the user who may do everything
+        """
+
+        def cluster(name: str) -> KubernetesCluster:
+            return KubernetesCluster(
+                context=name,
+                cluster_uid=self.api.clusters[name].uid,
+                namespace=self.namespace,
+                api_deployment=self.deployment,
+                database_container=self.postgres_container,
+                patroni_container=self.patroni_container,
+                kubeconfig=str(kubeconfig or self.kubeconfig),
+            )
+
+        return Kubernetes(cluster(self.primary_context), cluster(self.dr_context), _READY_WITHIN_SECONDS)
 
     def stop(self) -> None:
         """Stop both, with all that runs in their pods."""
