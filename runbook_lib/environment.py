@@ -119,8 +119,13 @@ class Environment:
 
         Raise `TargetRefused` where the database is another one than the profile names. Where it cannot be asked, a
         scenario that alters something ends there; the others go on, for a backup can be proven while the database is
-        down, and where they need the database they will say so themselves.
+        down, and where they need the database they will say so themselves. Nothing is altered either while a killed
+        run's acts are outstanding.
         """
+        if self.effect is Effect.CHANGES:
+            journal.must_be_settled(
+                self.settings.journal_folder, self.settings.cluster_name, recover=self.settings.recover_command
+            )
         try:
             with self.database():
                 pass
@@ -180,8 +185,11 @@ class Environment:
             yield procedure
 
     def recover(self) -> list[TakenBack]:
-        """Take back what killed runs left half done, once the database's identity is established."""
-        with self.database() as session:
+        """Take back what killed runs left half done, once the database's identity is established.
+
+        It is asked beside the database, which one of those runs may have shut.
+        """
+        with self.beside_the_database() as session:
             identifier = session.server().system_identifier
         return recovery.recover(
             self.settings.journal_folder,

@@ -252,6 +252,9 @@ def _connection_error(dsn: str, failed: psycopg.OperationalError) -> RunbookErro
     sought, where = "to connect to PostgreSQL", describe(dsn)
     if re.search(r'database ".*" does not exist', why):
         return NotFound(sought, where=where, why=why, remedy="name an existing database in the profile")
+    if "not currently accepting connections" in why:
+        remedy = "somebody has shut it: let that come to its end, or take it back (runbook recover)"
+        return Denied(sought, where=where, why=why, remedy=remedy)
     if re.search(r"authentication failed|no pg_hba.conf entry|no password supplied|role .* does not exist", why):
         remedy = "check user and password (PGPASSFILE, PGSERVICE, PGUSER) and pg_hba.conf"
         return Denied(sought, where=where, why=why, remedy=remedy)

@@ -162,15 +162,7 @@ def opened(folder: Path, header: Header, *, recover: str) -> Iterator[Journal]:
     Raise `NotPermitted` where another run holds the lock, or where an earlier one left acts outstanding.
     """
     with alone_in(folder):
-        for left in read_all(folder):
-            if left.outstanding:
-                raise NotPermitted(
-                    "to alter anything",
-                    where=f"cluster {header.cluster}",
-                    why=f"the run of {left.header.by} on {left.header.host} at {left.header.at} ended in the middle,"
-                    f" and {len(left.outstanding)} of its acts are outstanding, last: {left.outstanding[0].says}",
-                    remedy=recover,
-                )
+        must_be_settled(folder, header.cluster, recover=recover)
         path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z-{os.getpid()}{_SUFFIX}"
         descriptor = _create(path)
         try:
@@ -178,6 +170,22 @@ def opened(folder: Path, header: Header, *, recover: str) -> Iterator[Journal]:
             yield Journal(path, descriptor)
         finally:
             os.close(descriptor)
+
+
+def must_be_settled(folder: Path, cluster: str, *, recover: str) -> None:
+    """Return if no earlier run left acts outstanding in a folder, else raise `NotPermitted`.
+
+    :param recover: what to type to have them taken back
+    """
+    for left in read_all(folder):
+        if left.outstanding:
+            raise NotPermitted(
+                "to alter anything",
+                where=f"cluster {cluster}",
+                why=f"the run of {left.header.by} on {left.header.host} at {left.header.at} has not come to its end,"
+                f" and {len(left.outstanding)} of its acts are outstanding, the last one: {left.outstanding[0].says}",
+                remedy=f"if it is not running any more, type: {recover}",
+            )
 
 
 @contextlib.contextmanager
