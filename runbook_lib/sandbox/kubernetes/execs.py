@@ -83,7 +83,7 @@ class Execs:
         running = _Running(pod, process)
         self._running.add(running)
         try:
-            await self._converse(socket, running, fault)
+            await self._converse(request, socket, running, fault)
         finally:
             self._running.discard(running)
             _kill(process)
@@ -102,7 +102,9 @@ class Execs:
         """The pod and the process id of every command that runs."""
         return [(running.pod, running.process.pid) for running in self._running]
 
-    async def _converse(self, socket: web.WebSocketResponse, running: _Running, fault: Fault | None) -> None:
+    async def _converse(
+        self, request: web.Request, socket: web.WebSocketResponse, running: _Running, fault: Fault | None
+    ) -> None:
         process = running.process
         assert process.stdout is not None
         assert process.stderr is not None
@@ -127,8 +129,9 @@ class Execs:
                 await socket.close()
                 return
             await self._end(socket, _status_of(process.returncode or 0))
-        except ConnectionError:
-            return  # nobody is there any more
+        except ConnectionError:  # nobody is there any more, or it is to seem so
+            if fault is not None and request.transport is not None:
+                request.transport.abort()
         finally:
             _kill(process)  # also what is left of its group
             for task in ending, listening:

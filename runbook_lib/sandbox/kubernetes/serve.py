@@ -430,6 +430,7 @@ class Server:
         if wanted.get("subresource"):
             resource = f"{resource}/{wanted['subresource']}"
         allowed = self._may(user, str(wanted.get("verb", "")), resource)
+        review |= {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1"}
         review["status"] = {"allowed": allowed, "reason": "" if allowed else "no rule of this user allows it"}
         return web.json_response(review, status=201)
 
