@@ -17,7 +17,7 @@ SANDBOX  = --scale=$(SCALE) --major=$(MAJOR) $(if $(DATABASE),--database=$(DATAB
 DRILL    = $(if $(DATABASE),-k without_an_audit_log,-m weekly)
 NORTHWIND = $(wildcard ../shared/data/northwind.sql)
 
-.PHONY: help setup drill test lint types architecture unit runbook forget northwind bench lock clean
+.PHONY: help setup drill test lint types architecture unit runbook containers forget northwind bench lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -53,6 +53,10 @@ unit: setup  ## proofs of the library, every detector in both directions
 
 runbook: setup forget  ## the whole runbook in the sandbox
 	@$(PY) -m pytest features $(SANDBOX) $(EVIDENCE)
+
+containers: setup forget  ## the weekly drill with PostgreSQL in a container; needs Docker, or root on Debian [MAJOR=17]
+	@$(PY) deploy/engine.py $(if $(CI),--install) -- $(PY) -m pytest features -m "weekly or reads" --env containers \
+	  --scale=0.2 --major=$(MAJOR) $(EVIDENCE)
 
 forget:
 	@rm -f $(REPORTS)/summary.json $(REPORTS)/summary.md  # an old verdict must not outlive a run that could not begin

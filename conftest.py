@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +15,9 @@ from runbook_lib.evidence.environment import describe_environment, getting_ready
 from runbook_lib.sandbox.sandbox import Sandbox
 from runbook_lib.settings import Settings, load
 
+if TYPE_CHECKING:
+    from runbook_lib.sandbox.containers import ContainerSandbox
+
 pytest_plugins = ["runbook_lib.gherkin.feature_files", "runbook_lib.evidence.plugin", "steps.backup", "pytester"]
 
 
@@ -20,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that say what a run acts on."""
     group = parser.getgroup("runbook")
     group.addoption(
-        "--env", default="sandbox", metavar="NAME", help="what to act on: sandbox, or the path of a profile"
+        "--env", default="sandbox", metavar="NAME", help="what to act on: sandbox, containers, or a profile's path"
     )
     group.addoption("--scale", type=float, default=1.0, help="size of the sandbox's database; 1 is about 90 MB")
     group.addoption("--seed", type=int, default=1, help="which of the sandbox's databases")
@@ -47,20 +52,21 @@ def environment(pytestconfig: pytest.Config) -> Iterator[Environment]:
 
 @contextmanager
 def _settings(config: pytest.Config) -> Iterator[Settings]:
-    option = config.option
-    if option.env != "sandbox":
-        yield load(option.env)
+    if config.option.env not in {"sandbox", "containers"}:
+        yield load(config.option.env)
         return
     with ExitStack() as stack:
         with getting_ready(config, "the sandbox comes up"):
-            up = Sandbox.up(
-                major=option.major,
-                scale=option.scale,
-                seed=option.seed,
-                database=option.database,
-                tools_directory=option.pg_bin,
-            )
-            sandbox = stack.enter_context(up)
+            sandbox = stack.enter_context(_sandbox(config.option))
         yield sandbox.settings
         with getting_ready(config, "the sandbox goes down"):
             stack.close()
+
+
+def _sandbox(option: Namespace) -> AbstractContextManager[Sandbox | ContainerSandbox]:
+    asked = {name: getattr(option, name) for name in ("major", "scale", "seed", "database")}
+    if option.env == "sandbox":
+        return Sandbox.up(**asked, tools_directory=option.pg_bin)
+    from runbook_lib.sandbox.containers import ContainerSandbox  # Docker's libraries are for those who ask for it
+
+    return ContainerSandbox.up(**asked, tools_directory=option.pg_bin)
