@@ -29,10 +29,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+import docker
+
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from runbook_lib.errors import RunbookError, ToolMissing, Unproven, Unreachable  # noqa: E402
+from runbook_lib.errors import RunbookError, ToolMissing, Unproven  # noqa: E402
 from runbook_lib.reach import binaries, programs  # noqa: E402
 from runbook_lib.sandbox import engine  # noqa: E402
 from runbook_lib.waiting import wait_for  # noqa: E402
@@ -42,6 +44,7 @@ UNPROVEN = 5
 PACKAGES = ("docker.io", "debootstrap")
 _NEEDED = ("dockerd", "unshare", "setpriv")
 _INSTALL_SECONDS = 900.0
+_ANSWER_SECONDS = 10
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _KILLED_SECONDS = 10.0
@@ -175,9 +178,8 @@ class PrivateEngine:
                     why=f"dockerd ended with code {first.returncode}: {said}",
                     remedy="correct what it complains of; in a container it needs --privileged",
                 )
-            os.environ["DOCKER_HOST"] = self.host
-            with engine.connected() as client:
-                # What a killed run left in this folder is nobody's.
+            with contextlib.closing(docker.DockerClient(base_url=self.host, timeout=_ANSWER_SECONDS)) as client:
+                # What a killed run left in this folder is nobody's. This client asks this engine and no other.
                 client.containers.prune()
                 client.volumes.prune()
             return True
@@ -188,7 +190,7 @@ class PrivateEngine:
             where=str(self.folder),
             within_seconds=_START_SECONDS,
             every_seconds=0.2,
-            ignoring=(Unreachable,),
+            ignoring=(docker.errors.DockerException, OSError),
             remedy=f"see {log}",
         )
 
