@@ -6,17 +6,13 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from runbook_lib.environment import Environment
 from runbook_lib.evidence.environment import describe_environment, getting_ready
-from runbook_lib.sandbox.sandbox import Sandbox
+from runbook_lib.sandbox.sandbox import Sandbox, Serving, on_this_machine
 from runbook_lib.settings import Settings, load
-
-if TYPE_CHECKING:
-    from runbook_lib.sandbox.containers import ContainerSandbox
 
 pytest_plugins = ["runbook_lib.gherkin.feature_files", "runbook_lib.evidence.plugin", "steps.backup", "pytester"]
 
@@ -63,10 +59,18 @@ def _settings(config: pytest.Config) -> Iterator[Settings]:
             stack.close()
 
 
-def _sandbox(option: Namespace) -> AbstractContextManager[Sandbox | ContainerSandbox]:
-    asked = {name: getattr(option, name) for name in ("major", "scale", "seed", "database")}
-    if option.env == "sandbox":
-        return Sandbox.up(**asked, tools_directory=option.pg_bin)
-    from runbook_lib.sandbox.containers import ContainerSandbox  # Docker's libraries are for those who ask for it
+def _sandbox(option: Namespace) -> AbstractContextManager[Sandbox]:
+    serving: Serving = on_this_machine
+    if option.env == "containers":
+        from runbook_lib.sandbox.containers import in_a_container  # Docker's libraries are for those who ask for it
 
-    return ContainerSandbox.up(**asked, tools_directory=option.pg_bin)
+        serving = in_a_container
+    return Sandbox.up(
+        major=option.major,
+        scale=option.scale,
+        seed=option.seed,
+        database=option.database,
+        tools_directory=option.pg_bin,
+        name=option.env,
+        serving=serving,
+    )

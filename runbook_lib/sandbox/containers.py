@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,16 +25,12 @@ from psycopg.conninfo import make_conninfo
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import ConnectionMode, testcontainers_config
 
-from runbook_lib.phases import Phase, Stopwatch
-from runbook_lib.reach import binaries
 from runbook_lib.reach import postgres as sessions
 from runbook_lib.reach.binaries import PostgresTools
 from runbook_lib.reach.server import SUPERUSER
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.sandbox import engine, images
-from runbook_lib.sandbox.furnishing import DEFAULT_MAJOR, furnished, primary
-from runbook_lib.sandbox.object_store import ObjectStore
-from runbook_lib.settings import Settings
+from runbook_lib.sandbox.sandbox import primary
 from runbook_lib.waiting import wait_for
 
 LABEL = "tensafe.runbook.sandbox"
@@ -63,8 +59,13 @@ class ContainerServer:
     """Where it answers."""
     port: int
     """At which port."""
-    password_file: Path
-    """What libpq takes its superuser's password from."""
+    workspace: Workspace
+    """The workspace that its password is in."""
+
+    @property
+    def password_file(self) -> Path:
+        """What libpq takes its superuser's password from."""
+        return self.workspace.path / "pgpass"
 
     def dsn(self, dbname: str = "postgres") -> str:
         """Return the connection string of one database, as its superuser and without a password."""
@@ -73,52 +74,16 @@ class ContainerServer:
         )
 
 
-@dataclass(frozen=True)
-class ContainerSandbox:
-    """A sandbox that is up."""
+@contextmanager
+def in_a_container(tools: PostgresTools, workspace: Workspace) -> Iterator[ContainerServer]:
+    """Serve from an image of the same major version, which is built where the engine lacks it.
 
-    settings: Settings
-    """The profile that describes it."""
-    server: ContainerServer
-    """The PostgreSQL server, for tests that break something in it."""
-    store: ObjectStore
-    """The S3 server, likewise."""
-    phases: tuple[Phase, ...]
-    """What its start was spent on."""
-
-    @classmethod
-    @contextmanager
-    def up(
-        cls,
-        *,
-        major: int = DEFAULT_MAJOR,
-        scale: float = 1.0,
-        seed: int = 1,
-        database: Path | None = None,
-        tools_directory: Path | None = None,
-    ) -> Iterator[ContainerSandbox]:
-        """Build a sandbox as `Sandbox.up` does, and take it down at the end of the block, whatever happens in it.
-
-        Raise `Unproven` or an error below it where there is no engine, or no image to be had for it.
-        """
-        stopwatch = Stopwatch()
-        with ExitStack() as stack:
-            client = stack.enter_context(engine.connected())
-            workspace = stack.enter_context(Workspace.open())
-            tools = binaries.find(major, directory=tools_directory)
-            with stopwatch.phase("image"):
-                _sweep(client)
-                image = images.postgres(client, major, workspace)
-            with stopwatch.phase("servers"):
-                server = stack.enter_context(_served(client, image, tools, workspace))
-                store = ObjectStore.start(workspace)
-                stack.callback(store.stop)
-            profile = stack.enter_context(
-                furnished(
-                    server, store, workspace, stopwatch, name="containers", scale=scale, seed=seed, database=database
-                )
-            )
-            yield cls(profile, server, store, stopwatch.phases)
+    Raise `Unproven` or an error below it where there is no engine, or no image to be had for it.
+    """
+    with engine.connected() as client:
+        _sweep(client)
+        with _served(client, images.postgres(client, tools.major, workspace), tools, workspace) as server:
+            yield server
 
 
 @contextmanager
@@ -157,9 +122,7 @@ def _served(
             container.start()
             host = container.get_container_host_ip()
             port = container.get_exposed_port(_PORT)
-        server = ContainerServer(
-            container, tools, "127.0.0.1" if host in _HERE else host, port, workspace.path / "pgpass"
-        )
+        server = ContainerServer(container, tools, "127.0.0.1" if host in _HERE else host, port, workspace)
         server.password_file.touch(mode=0o600)
         server.password_file.write_text(f"*:*:*:{SUPERUSER}:{password}\n")
         workspace.give(server.password_file)

@@ -25,7 +25,8 @@ from runbook_lib.errors import Denied, TargetRefused
 from runbook_lib.reach import binaries, postgres
 from runbook_lib.restore.scratch import RestoredDatabase
 from runbook_lib.sandbox import engine
-from runbook_lib.sandbox.containers import LABEL, ContainerSandbox
+from runbook_lib.sandbox.containers import LABEL, ContainerServer, in_a_container
+from runbook_lib.sandbox.sandbox import Sandbox
 from runbook_lib.settings import Settings
 from runbook_lib.waiting import wait_for
 from tests.bad_input.running import PROJECT, environment, processes_with, runbook
@@ -103,13 +104,19 @@ def client() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="module")
-def sandbox(client: docker.DockerClient) -> Iterator[ContainerSandbox]:
-    with ContainerSandbox.up(major=MAJOR, scale=float(SCALE)) as up:
+def sandbox(client: docker.DockerClient) -> Iterator[Sandbox]:
+    with Sandbox.up(major=MAJOR, scale=float(SCALE), name="containers", serving=in_a_container) as up:
         yield up
 
 
 @pytest.fixture(scope="module")
-def restored(sandbox: ContainerSandbox) -> Iterator[RestoredDatabase]:
+def server(sandbox: Sandbox) -> ContainerServer:
+    assert isinstance(sandbox.server, ContainerServer)
+    return sandbox.server
+
+
+@pytest.fixture(scope="module")
+def restored(sandbox: Sandbox) -> Iterator[RestoredDatabase]:
     reached = Environment.of(sandbox.settings)
     with reached.scratch() as place:
         restored = reached.restore_into_scratch(reached.last_nights_backup(), "tensafe_verify", place)
@@ -130,7 +137,7 @@ class TestSandbox:
         assert fault.missed(findings) == [], [str(finding) for finding in findings]
         assert [str(finding) for finding in findings if not fault.explains(finding)] == []
 
-    def test_is_an_ordinary_profile_without_a_password(self, sandbox: ContainerSandbox) -> None:
+    def test_is_an_ordinary_profile_without_a_password(self, sandbox: Sandbox) -> None:
         settings = sandbox.settings
         assert isinstance(settings, Settings)
         assert settings.name == "containers"
@@ -142,34 +149,34 @@ class TestSandbox:
         assert len(secret) > 20
         assert secret not in repr(settings)
 
-    def test_lets_nobody_in_without_the_password(self, sandbox: ContainerSandbox) -> None:
+    def test_lets_nobody_in_without_the_password(self, sandbox: Sandbox) -> None:
         dsn = f"{sandbox.settings.database.dsn} passfile=/nonexistent"
         with pytest.raises(Denied, match="no password supplied"), postgres.session(dsn):
             pass
 
-    def test_names_the_cluster_that_it_is(self, sandbox: ContainerSandbox) -> None:
+    def test_names_the_cluster_that_it_is(self, sandbox: Sandbox) -> None:
         with Environment.of(sandbox.settings).database() as session:
             assert session.server().system_identifier == sandbox.settings.database.system_identifier
         other = replace(sandbox.settings.database, system_identifier="1")
         with pytest.raises(TargetRefused):
             Environment.of(replace(sandbox.settings, database=other)).identity()
 
-    def test_serves_the_very_version_that_is_pinned(self, sandbox: ContainerSandbox) -> None:
+    def test_serves_the_very_version_that_is_pinned(self, sandbox: Sandbox) -> None:
         with postgres.session(sandbox.settings.database.dsn) as session:
             found = session.server().version
         assert found == binaries.for_linux(MAJOR, platform.machine()).version
 
-    def test_opens_its_port_to_this_machine_only(self, client: docker.DockerClient, sandbox: ContainerSandbox) -> None:
-        if sandbox.server.host != "127.0.0.1":
-            pytest.skip(f"the engine is elsewhere: {sandbox.server.host}")
-        bound = sandbox.server.container.get_wrapped_container().ports["5432/tcp"]
+    def test_opens_its_port_to_this_machine_only(self, client: docker.DockerClient, server: ContainerServer) -> None:
+        if server.host != "127.0.0.1":
+            pytest.skip(f"the engine is elsewhere: {server.host}")
+        bound = server.container.get_wrapped_container().ports["5432/tcp"]
         assert {each["HostIp"] for each in bound} == {"127.0.0.1"}
 
 
 class TestImage:
-    def test_understands_what_the_official_one_does(self, sandbox: ContainerSandbox) -> None:
+    def test_understands_what_the_official_one_does(self, server: ContainerServer) -> None:
         official = PostgresContainer("unused", username="someone", password="it's", dbname="odd", driver=None)
-        official.image = sandbox.server.container.image
+        official.image = server.container.image
         with official, psycopg.connect(official.get_connection_url()) as connection:
             asked = connection.execute(
                 "SELECT current_user, current_database(), usesuper FROM pg_user WHERE usename = current_user"
@@ -180,10 +187,10 @@ class TestImage:
                 psycopg.connect(wrong)
 
     def test_ends_when_nobody_came_to_hold_the_lease(
-        self, client: docker.DockerClient, sandbox: ContainerSandbox
+        self, client: docker.DockerClient, server: ContainerServer
     ) -> None:
         alone = client.containers.run(
-            sandbox.server.container.image,
+            server.container.image,
             detach=True,
             auto_remove=True,
             environment={"POSTGRES_PASSWORD": "any", "RUNBOOK_LEASE_SECONDS": "3"},
@@ -218,7 +225,7 @@ def traces(client: docker.DockerClient) -> dict[str, set[str]]:
 
 class TestRuns:
     def test_the_runbook_is_proven_and_nothing_is_left(
-        self, client: docker.DockerClient, sandbox: ContainerSandbox, short: Path
+        self, client: docker.DockerClient, sandbox: Sandbox, short: Path
     ) -> None:
         before = traces(client)
         (short / "t").mkdir()
@@ -233,7 +240,7 @@ class TestRuns:
 
     @pytest.mark.parametrize("killed", ["the runner", "everything on this side"])
     def test_a_killed_one_leaves_nothing_either(
-        self, client: docker.DockerClient, sandbox: ContainerSandbox, short: Path, killed: str
+        self, client: docker.DockerClient, sandbox: Sandbox, short: Path, killed: str
     ) -> None:
         before = traces(client)
         temporary = short / "t"
