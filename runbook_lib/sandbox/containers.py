@@ -25,6 +25,7 @@ from psycopg.conninfo import make_conninfo
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import ConnectionMode, testcontainers_config
 
+from runbook_lib.errors import RunbookError
 from runbook_lib.reach import postgres as sessions
 from runbook_lib.reach.binaries import PostgresTools
 from runbook_lib.reach.server import SUPERUSER
@@ -128,7 +129,13 @@ def _served(
         workspace.give(server.password_file)
         with sessions.session(server.dsn(), application_name=LEASE):
             yield server
-    finally:
+    except BaseException as error:
+        try:
+            _remove(client, container)
+        except RunbookError as left:  # what went wrong first is what is to be told
+            error.add_note(str(left))
+        raise
+    else:
         _remove(client, container)
 
 

@@ -36,23 +36,9 @@ def connected() -> Iterator[docker.DockerClient]:
 
     Raise `Unreachable` where nothing answers, and `Denied` where we may not ask.
     """
-    where = address()
-    try:
-        _knock(where)
+    with _unreachable("a Docker engine"):
         client = DockerClient(timeout=_ANSWER_SECONDS).client
         client.ping()
-    except PermissionError as refused:
-        raise Denied(
-            "a Docker engine", where=where, why=_reason(refused), remedy="join the group docker, or run as root"
-        ) from refused
-    except (DockerException, RequestException, OSError, ValueError) as silent:
-        raise Unreachable(
-            "a Docker engine",
-            where=where,
-            why=_reason(silent),
-            remedy="start Docker, or name an engine in DOCKER_HOST, or as root on Debian run this behind"
-            " `python deploy/engine.py --install --`; the profile sandbox (the default) needs none",
-        ) from silent
     client.api.timeout = _WORK_SECONDS
     try:
         yield client
@@ -62,7 +48,9 @@ def connected() -> Iterator[docker.DockerClient]:
 
 @contextmanager
 def errors(sought: str, *, remedy: str) -> Iterator[None]:
-    """Have what Docker and testcontainers raise in this block told as `ToolFailed`."""
+    """Have what Docker and testcontainers raise in this block told as `ToolFailed`; a dead engine as `Unreachable`."""
+    with _unreachable(sought):
+        pass
     try:
         yield
     except BuildError as failed:
@@ -79,8 +67,30 @@ def errors(sought: str, *, remedy: str) -> Iterator[None]:
         raise ToolFailed(sought, where=address(), why=_reason(failed), remedy=remedy) from failed
 
 
+@contextmanager
+def _unreachable(sought: str) -> Iterator[None]:
+    """Connect to the engine's socket once, and have it told where that, or what is done in this block, fails.
+
+    Docker's client leaves a socket open for each that it cannot connect to, so it is not asked to where nobody listens.
+    """
+    where = address()
+    try:
+        _knock(where)
+        yield
+    except PermissionError as refused:
+        remedy = "join the group docker, or run as root"
+        raise Denied(sought, where=where, why=_reason(refused), remedy=remedy) from refused
+    except (DockerException, RequestException, OSError, ValueError) as silent:
+        raise Unreachable(
+            sought,
+            where=where,
+            why=_reason(silent),
+            remedy="start Docker, or name an engine in DOCKER_HOST, or as root on Debian run this behind"
+            " `python deploy/engine.py --install --`; the profile sandbox (the default) needs none",
+        ) from silent
+
+
 def _knock(where: str) -> None:
-    """Connect to the engine's socket once; docker's client leaves one open for each that it cannot connect to."""
     kind, _, path = where.partition("://")
     if kind == "unix":
         with socket.socket(socket.AF_UNIX) as knocking:

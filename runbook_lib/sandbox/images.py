@@ -76,7 +76,8 @@ def postgres(client: docker.DockerClient, major: int, workspace: Workspace) -> s
 
 def write_context(tools: PostgresTools, to: IO[bytes]) -> None:
     """Write everything that the image is built from, as a tar archive."""
-    with tarfile.open(fileobj=to, mode="w|") as context:
+    # Docker takes an archive for one by its first block alone, which the pax format has its own use for.
+    with tarfile.open(fileobj=to, mode="w|", format=tarfile.GNU_FORMAT) as context:
         for file in sorted(_FILES.iterdir()):
             context.add(file, file.name, filter=_anybodys)
         for part in ("bin", "lib", "share"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ ENGINE = PROJECT / "deploy" / "engine.py"
 NOWHERE = "unix:///nonexistent/docker.sock"
 VARIABLES = ("DOCKER_HOST", "TESTCONTAINERS_HOST_OVERRIDE", "TESTCONTAINERS_CONNECTION_MODE")
 IN_CI = os.environ.get("CI") == "true"
+STARTABLE = os.geteuid() == 0 and all(shutil.which(name) for name in ("dockerd", "unshare", "setpriv"))
+private = pytest.mark.skipif(not (STARTABLE or IN_CI), reason="a private engine needs root and docker.io")
 _TELL = """
 import json, os, sys
 print(json.dumps({name: os.environ[name] for name in sys.argv[1:] if name in os.environ}), flush=True)

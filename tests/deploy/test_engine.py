@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,15 +14,12 @@ from pathlib import Path
 import pytest
 
 from runbook_lib.waiting import wait_for
-from tests.deploy.engines import ENGINE, IN_CI, NOWHERE, short_folder, some_engine
+from tests.deploy.engines import ENGINE, NOWHERE, STARTABLE, private, short_folder, some_engine
 
 STRANGER = 12345
 """A user id without an account."""
 UP_SECONDS = 60
 GONE_SECONDS = 60
-STARTABLE = os.geteuid() == 0 and all(shutil.which(name) for name in ("dockerd", "unshare", "setpriv"))
-private = pytest.mark.skipif(not (STARTABLE or IN_CI), reason="a private engine needs root and docker.io")
-
 SAYS_HOST = "import os; print(os.environ['DOCKER_HOST'])"
 STARTS_A_CONTAINER = """
 import io, signal, sys, tarfile, time, docker

@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from runbook_lib.sandbox.sandbox import Sandbox
 from runbook_lib.settings import Settings
 from runbook_lib.waiting import wait_for
 from tests.bad_input.running import PROJECT, environment, processes_with, runbook
-from tests.deploy.engines import VARIABLES, short_folder, some_engine
+from tests.deploy.engines import ENGINE, NOWHERE, VARIABLES, private, short_folder, some_engine
 from tests.detection.mutation import Mutation
 from tests.detection.mutations_content import ROWS
 from tests.detection.place import findings_of, mutated, twin
@@ -86,6 +86,34 @@ class TestWithoutAnEngine:
         assert "Traceback" not in ran.output
         assert list((short / "t").iterdir()) == []
         assert ran.summary["seconds"] < 30, ran.summary
+
+
+@private
+class TestWithoutARegistry:
+    def test_a_base_image_that_is_not_to_be_had_is_told(self, short: Path) -> None:
+        reports, temporary = short / "reports", short / "t"
+        temporary.mkdir()
+        path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"])  # debootstrap is in /usr/sbin
+        ran = subprocess.run(
+            [
+                *(sys.executable, str(ENGINE), "--folder", str(short / "engine"), "--", "env", f"PATH={path}"),
+                *(sys.executable, "-m", "pytest", "features/backup", "-m", "reads", "--env", "containers"),
+                *("--reports", str(reports)),
+            ],
+            cwd=PROJECT,
+            env=environment(
+                temporary, DOCKER_HOST=NOWHERE, TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX="127.0.0.1:9/", CI="false"
+            ),
+            capture_output=True,
+            text=True,
+            timeout=REACHED_SECONDS,
+            check=False,
+        )
+        assert ran.returncode == 5, ran.stdout + ran.stderr
+        assert "the base image 127.0.0.1:9/debian:bookworm-slim, unix://" in ran.stdout
+        assert "and cannot be made here: debootstrap is not installed. To fix this: let the engine reach" in ran.stdout
+        assert "Traceback" not in ran.stdout
+        assert list(temporary.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +242,52 @@ def gone(client: docker.DockerClient, filters: dict[str, str]) -> None:
     )
 
 
+@contextmanager
+def loading(short: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the runbook in a process of its own, and hand it out while psql loads its database, which does not end."""
+    (short / "slow.sql").write_text("CREATE TABLE public.t (n int); SELECT pg_sleep(1000);")
+    log = short / "log"
+    with log.open("wb") as opened:
+        runner = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pytest", "features/backup", "-m", "reads", "--env", "containers"),
+                *("--database", str(short / "slow.sql"), "--reports", str(short / "reports")),
+            ],
+            cwd=PROJECT,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=opened,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_for(
+            "psql to load the database",
+            lambda: runner.poll() is not None or processes_running("psql", env["TMPDIR"]),
+            where=str(log),
+            within_seconds=REACHED_SECONDS,
+        )
+        assert runner.poll() is None, log.read_text()
+        yield runner
+    finally:
+        runner.kill()
+        runner.wait()
+
+
+def processes_running(program: str, folder: str) -> list[int]:
+    """The processes that run a program and name a folder in their arguments or live in it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            argv = (process / "cmdline").read_bytes()
+            inside = str((process / "cwd").readlink()).startswith(f"{folder}/")
+        except OSError:
+            continue
+        if Path(os.fsdecode(argv.split(b"\0")[0])).name == program and (inside or os.fsencode(folder) in argv):
+            found.append(int(process.name))
+    return found
+
+
 def traces(client: docker.DockerClient) -> dict[str, set[str]]:
     return {
         "containers": {each.id for each in client.containers.list(all=True, ignore_removed=True)},
@@ -245,29 +319,8 @@ class TestRuns:
         before = traces(client)
         temporary = short / "t"
         temporary.mkdir()
-        (short / "slow.sql").write_text("CREATE TABLE public.t (n int); SELECT pg_sleep(1000);")
         variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
-        with (short / "log").open("wb") as log:
-            runner = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "pytest", "features/backup", "-m", "reads", "--env", "containers"),
-                    *("--database", str(short / "slow.sql"), "--reports", str(short / "reports")),
-                ],
-                cwd=PROJECT,
-                env=environment(temporary, **variables),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        try:
-            wait_for(
-                "psql to load the database",
-                lambda: runner.poll() is not None or any(map(is_psql, processes_with(f"TMPDIR={temporary}"))),
-                where=str(short / "log"),
-                within_seconds=REACHED_SECONDS,
-            )
-            assert runner.poll() is None, (short / "log").read_text()
+        with loading(short, environment(temporary, **variables)) as runner:
             assert len(traces(client)["containers"] - before["containers"]) == 1
             if killed == "the runner":
                 runner.kill()
@@ -290,14 +343,3 @@ class TestRuns:
                     where=str(temporary),
                     within_seconds=GONE_SECONDS,
                 )
-        finally:
-            runner.kill()
-            runner.wait()
-
-
-def is_psql(pid: int) -> bool:
-    try:
-        argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return argv[0].endswith(b"/psql") and b"-f" in argv
