@@ -14,20 +14,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import docker
-from docker.errors import APIError, NotFound
+from docker.errors import APIError, DockerException, NotFound
 from psycopg.conninfo import make_conninfo
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import ConnectionMode, testcontainers_config
 
-from runbook_lib.errors import RunbookError
+from runbook_lib.errors import RunbookError, ToolFailed, Unreachable, WaitTimedOut
 from runbook_lib.reach import postgres as sessions
 from runbook_lib.reach.binaries import PostgresTools
+from runbook_lib.reach.postgres import Session
 from runbook_lib.reach.server import SUPERUSER
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.sandbox import engine, images
@@ -42,7 +43,9 @@ _LEASE_SECONDS = 120
 """How long a server waits for its first lease."""
 _ABANDONED = timedelta(minutes=10)
 """How old a container is that was made and never started, because whoever made it was killed in between."""
+_START_SECONDS = 100.0
 _GONE_SECONDS = 60.0
+_LOG_LINES = 15
 _PORT = 5432
 _WAL_ARCHIVE = "/var/lib/postgresql/wal_archive"
 _HERE = {"localhost", "127.0.0.1"}
@@ -75,6 +78,13 @@ class ContainerServer:
         )
 
 
+class _Container(PostgresContainer):
+    """A container that is waited for by us: testcontainers' own wait, giving up, tells the password and no reason."""
+
+    def _connect(self) -> None:
+        """Wait for nothing."""
+
+
 @contextmanager
 def in_a_container(tools: PostgresTools, workspace: Workspace) -> Iterator[ContainerServer]:
     """Serve from an image of the same major version, which is built where the engine lacks it.
@@ -100,7 +110,7 @@ def _served(
     }
     sought = f"PostgreSQL {tools.major} in a container"
     with engine.errors(sought, remedy="see what the engine and the container's log say"):
-        container = PostgresContainer(
+        container = _Container(
             image,
             port=_PORT,
             username=SUPERUSER,
@@ -127,7 +137,8 @@ def _served(
         server.password_file.touch(mode=0o600)
         server.password_file.write_text(f"*:*:*:{SUPERUSER}:{password}\n")
         workspace.give(server.password_file)
-        with sessions.session(server.dsn(), application_name=LEASE):
+        with ExitStack() as lease:
+            _hold(server, lease)
             yield server
     except BaseException as error:
         try:
@@ -137,6 +148,39 @@ def _served(
         raise
     else:
         _remove(client, container)
+
+
+def _hold(server: ContainerServer, lease: ExitStack) -> None:
+    """Wait for the server to answer, and keep the session it answers in until the lease ends."""
+    sought, where = f"PostgreSQL {server.tools.major} in a container", sessions.describe(server.dsn())
+    said = ""
+
+    def answers() -> Session:
+        nonlocal said
+        try:
+            said = server.container.get_wrapped_container().logs(tail=_LOG_LINES).decode(errors="replace").strip()
+        except DockerException as gone:
+            raise ToolFailed(
+                sought,
+                where=where,
+                why=f"its container has ended; the end of its log:\n{said}",
+                remedy="correct what its log complains of",
+            ) from gone
+        return lease.enter_context(sessions.session(server.dsn(), application_name=LEASE))
+
+    try:
+        wait_for(
+            f"{sought} to answer",
+            answers,
+            where=where,
+            within_seconds=_START_SECONDS,
+            until=lambda _: True,
+            every_seconds=0.2,
+            ignoring=(Unreachable,),
+        )
+    except WaitTimedOut as late:
+        why = f"{late.why}; the end of its log:\n{said}"
+        raise WaitTimedOut(late.sought, where=where, why=why, remedy=late.remedy) from late
 
 
 def _remove(client: docker.DockerClient, container: PostgresContainer) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -21,12 +23,13 @@ from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import ConnectionMode, testcontainers_config
 
 from runbook_lib.environment import Environment
-from runbook_lib.errors import Denied, TargetRefused
+from runbook_lib.errors import Denied, TargetRefused, ToolFailed
 from runbook_lib.reach import binaries, postgres
+from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore.scratch import RestoredDatabase
 from runbook_lib.sandbox import engine
 from runbook_lib.sandbox.containers import LABEL, ContainerServer, in_a_container
-from runbook_lib.sandbox.sandbox import Sandbox
+from runbook_lib.sandbox.sandbox import Sandbox, primary
 from runbook_lib.settings import Settings
 from runbook_lib.waiting import wait_for
 from tests.bad_input.running import PROJECT, environment, processes_with, runbook
@@ -199,6 +202,36 @@ class TestSandbox:
             pytest.skip(f"the engine is elsewhere: {server.host}")
         bound = server.container.get_wrapped_container().ports["5432/tcp"]
         assert {each["HostIp"] for each in bound} == {"127.0.0.1"}
+
+
+class TestServer:
+    def test_that_does_not_come_up_is_told_with_its_log(
+        self, client: docker.DockerClient, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = traces(client)
+        wrong = {**primary("/nowhere"), "no_such_setting": "on"}
+        monkeypatch.setattr("runbook_lib.sandbox.containers.primary", lambda archive: wrong)
+        with (
+            Workspace.open() as workspace,
+            pytest.raises(ToolFailed, match='unrecognized configuration parameter "no_such_setting"') as told,
+            in_a_container(sandbox.server.tools, workspace),
+        ):
+            pytest.fail("it cannot have come up")
+        assert "its container has ended" in told.value.why
+        assert traces(client) == before
+
+
+def test_what_the_image_is_built_from_is_written_for_docker_to_read() -> None:
+    written = subprocess.run(
+        [sys.executable, "-m", "runbook_lib.sandbox.images", str(MAJOR)], cwd=PROJECT, capture_output=True, check=True
+    ).stdout
+    assert tarfile.TarInfo.frombuf(written[:512], "utf-8", "strict").isfile()  # docker looks at the first block alone
+    with tarfile.open(fileobj=io.BytesIO(written)) as context:
+        found = {member.name: member for member in context}
+    assert {"Dockerfile", "entrypoint", "libraries.txt", "programs/bin/postgres", "programs/bin/psql"} < found.keys()
+    assert found["entrypoint"].mode & 0o555 == 0o555
+    assert {(member.uid, member.gid) for member in found.values()} == {(0, 0)}
+    assert all(member.mode & 0o044 == 0o044 for member in found.values() if member.isfile())
 
 
 class TestImage:
