@@ -17,7 +17,7 @@ SANDBOX  = --scale=$(SCALE) --major=$(MAJOR) $(if $(DATABASE),--database=$(DATAB
 DRILL    = $(if $(DATABASE),-k without_an_audit_log,-m weekly)
 NORTHWIND = $(wildcard ../shared/data/northwind.sql)
 
-.PHONY: help setup drill test lint types architecture unit runbook forget northwind bench lock clean
+.PHONY: help setup drill test lint types architecture unit runbook containers forget northwind bench lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -38,7 +38,7 @@ $(VENV)/ready: requirements.lock
 drill: setup forget  ## run the weekly restore drill in the sandbox [SCALE=1 MAJOR=17 DATABASE=file.sql]
 	@$(PY) -m pytest features $(DRILL) $(SANDBOX) $(EVIDENCE)
 
-test: lint types architecture unit runbook northwind  ## run everything that CI runs
+test: lint types architecture unit runbook northwind $(if $(CI),containers)  ## run everything that CI runs
 
 lint: setup  ## style
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet .
@@ -54,6 +54,10 @@ unit: setup  ## proofs of the library, every detector in both directions
 
 runbook: setup forget  ## the whole runbook in the sandbox
 	@$(PY) -m pytest features $(SANDBOX) $(EVIDENCE)
+
+containers: setup  ## the weekly drill with PostgreSQL in a container; needs Docker, or root on Debian [MAJOR=17]
+	@$(PY) deploy/engine.py $(if $(CI),--install) -- $(PY) -m pytest features -m "weekly or reads" --env containers \
+	  --scale=0.2 --major=$(MAJOR) --reports=$(REPORTS)/containers
 
 forget:
 	@rm -f $(REPORTS)/summary.json $(REPORTS)/summary.md  # an old verdict must not outlive a run that could not begin

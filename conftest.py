@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that say what a run acts on, and what it may do to it."""
     group = parser.getgroup("runbook")
     group.addoption(
-        "--env", default="sandbox", metavar="NAME", help="what to act on: sandbox, or the name or path of a profile"
+        "--env", default="sandbox", metavar="NAME", help="what to act on: sandbox, containers, or a profile's path"
     )
     group.addoption("--scale", type=float, default=1.0, help="size of the sandbox's database; 1 is about 90 MB")
     group.addoption("--seed", type=int, default=1, help="which of the sandbox's databases")

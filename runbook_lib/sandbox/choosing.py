@@ -15,11 +15,13 @@ from runbook_lib.environment import Environment
 from runbook_lib.errors import RunbookError
 from runbook_lib.evidence.redaction import redacted
 from runbook_lib.safety.permit import Asked
-from runbook_lib.sandbox.sandbox import DEFAULT_MAJOR, Sandbox
+from runbook_lib.sandbox.sandbox import DEFAULT_MAJOR, Sandbox, Serving, on_this_machine
 from runbook_lib.settings import Settings, load
 
 SANDBOX = "sandbox"
 """The name of the environment that is built on this machine."""
+CONTAINERS = "containers"
+"""The name of the same environment with PostgreSQL in a container."""
 
 GettingReady = Callable[[str], AbstractContextManager[None]]
 """Tells of work that belongs to no scenario."""
@@ -30,7 +32,7 @@ class Wanted:
     """What was asked for."""
 
     name: str = SANDBOX
-    """``sandbox``, the name of a shipped profile, or the path of one."""
+    """``sandbox``, ``containers``, the name of a shipped profile, or the path of one."""
     major: int = DEFAULT_MAJOR
     """The sandbox's PostgreSQL."""
     scale: float = 1.0
@@ -48,8 +50,8 @@ def described(wanted: Wanted, asked: Asked) -> Mapping[str, str]:
 
     A sandbox is only named: it is built when the first scenario needs it.
     """
-    if wanted.name == SANDBOX:
-        return {"environment": f"{SANDBOX}, built on this machine with PostgreSQL {wanted.major}"}
+    if wanted.name in (SANDBOX, CONTAINERS):
+        return {"environment": f"{wanted.name}, built for the first scenario, with PostgreSQL {wanted.major}"}
     try:
         return Environment.of(load(wanted.name), asked=asked, tools_directory=wanted.tools_directory).describe()
     except RunbookError as unusable:
@@ -59,19 +61,29 @@ def described(wanted: Wanted, asked: Asked) -> Mapping[str, str]:
 @contextmanager
 def settings_of(wanted: Wanted, *, telling: GettingReady) -> Iterator[Settings]:
     """Yield the settings of an environment, which is built first if it is a sandbox, and taken down afterwards."""
-    if wanted.name != SANDBOX:
+    if wanted.name not in (SANDBOX, CONTAINERS):
         yield load(wanted.name)
         return
     with ExitStack() as stack:
         with telling("the sandbox comes up"):
-            up = Sandbox.up(
-                major=wanted.major,
-                scale=wanted.scale,
-                seed=wanted.seed,
-                database=wanted.database,
-                tools_directory=wanted.tools_directory,
-            )
-            sandbox = stack.enter_context(up)
+            sandbox = stack.enter_context(_sandbox(wanted))
         yield sandbox.settings
         with telling("the sandbox goes down"):
             stack.close()
+
+
+def _sandbox(wanted: Wanted) -> AbstractContextManager[Sandbox]:
+    serving: Serving = on_this_machine
+    if wanted.name == CONTAINERS:
+        from runbook_lib.sandbox.containers import in_a_container  # Docker's libraries are for those who ask for it
+
+        serving = in_a_container
+    return Sandbox.up(
+        major=wanted.major,
+        scale=wanted.scale,
+        seed=wanted.seed,
+        database=wanted.database,
+        tools_directory=wanted.tools_directory,
+        name=wanted.name,
+        serving=serving,
+    )

@@ -3,22 +3,26 @@
 A private PostgreSQL server with a database like TenSafe's, or any other; a private S3 server with a history of
 backups in it; two Kubernetes clusters, with the application that writes to the database; and the profile that
 describes them. Whoever gets the profile cannot tell it from production's.
+
+What PostgreSQL runs in is another module's concern where it is not this machine: see `runbook_lib.sandbox.containers`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 from runbook_lib.backup import dump
 from runbook_lib.backup.catalog import DUMP_SUFFIX, MANIFEST_SUFFIX, MARK, Archive
 from runbook_lib.backup.manifest import Artefact
 from runbook_lib.phases import Phase, Stopwatch
 from runbook_lib.reach import binaries, postgres
+from runbook_lib.reach.binaries import PostgresTools
 from runbook_lib.reach.kubernetes import Cluster
 from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.pipes import producing
@@ -40,13 +44,43 @@ _ARCHIVED_WITHIN_SECONDS = 30
 _APPLICATION_READY_SECONDS = 60
 
 
+class Server(Protocol):
+    """A PostgreSQL server that is ours, whatever it runs in."""
+
+    @property
+    def tools(self) -> PostgresTools:
+        """Programs of its major version, on this machine."""
+
+    @property
+    def workspace(self) -> Workspace:
+        """The workspace that it goes away with."""
+
+    def dsn(self, dbname: str = "postgres") -> str:
+        """Return the connection string of one database, as its superuser and without a password."""
+
+
+Serving = Callable[[PostgresTools, Workspace], AbstractContextManager[Server]]
+"""Starts a server with the settings of `primary`, and stops it at the end of the block."""
+
+
+@contextmanager
+def on_this_machine(tools: PostgresTools, workspace: Workspace) -> Iterator[PostgresServer]:
+    """Serve from the programs themselves."""
+    settings = primary(str(workspace.folder("wal_archive")))
+    server = PostgresServer.start(workspace, tools, name="primary", settings=settings)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 @dataclass(frozen=True)
 class Sandbox:
     """A sandbox that is up."""
 
     settings: Settings
     """The profile that describes it."""
-    server: PostgresServer
+    server: Server
     """The PostgreSQL server, for tests that break something in it."""
     store: ObjectStore
     """The S3 server, likewise."""
@@ -66,53 +100,59 @@ class Sandbox:
         database: Path | None = None,
         tools_directory: Path | None = None,
         kubernetes: bool = True,
+        name: str = "sandbox",
+        serving: Serving = on_this_machine,
     ) -> Iterator[Sandbox]:
         """Build a sandbox, and take it down at the end of the block, whatever happens in it.
 
         :param scale: the size of the TenSafe-like database; 1 is about 90 MB
         :param database: an SQL file or a dump to drill instead of it
         :param tools_directory: where PostgreSQL's programs are; by default they are looked for
-        :param kubernetes: whether there are Kubernetes clusters, and the application that writes to the database
+        :param kubernetes: whether there are Kubernetes clusters, and the application that writes to the database;
+            there are none where PostgreSQL does not run on this machine, because the commands in their pods do
+        :param name: what the profile is called
+        :param serving: what starts its PostgreSQL server
 
         While it is up, the AWS chain of this process holds the sandbox's credentials and no others, and ``KUBECONFIG``
         leads to its clusters alone.
         """
         stopwatch = Stopwatch()
-        with Workspace.open() as workspace:
+        with Workspace.open() as workspace, ExitStack() as servers:
             with stopwatch.phase("servers"):
                 tools = binaries.find(major, directory=tools_directory)
-                server = PostgresServer.start(workspace, tools, name="primary", settings=_primary(workspace))
+                server = servers.enter_context(serving(tools, workspace))
                 store = ObjectStore.start(workspace)
-                clusters = Clusters.launch(workspace, server) if kubernetes else None
-            try:
-                with _aws_chain(store), clusters.in_environment() if clusters else nullcontext():
-                    bucket = _bucket(store)
-                    archive = Archive(bucket)
-                    settings = _settings(server, store, workspace, clusters, audit_log=database is None)
-                    with stopwatch.phase("database"):
-                        with postgres.session(server.dsn(), read_only=False) as session:
-                            session.execute(f"CREATE DATABASE {_DATABASE}")
-                        if database is None:
-                            build(settings.database.dsn, scale=scale, seed=seed)
+                servers.callback(store.stop)
+                clusters = None
+                if kubernetes and isinstance(server, PostgresServer):
+                    clusters = Clusters.launch(workspace, server)
+                    servers.callback(clusters.stop)
+            with _aws_chain(store), clusters.in_environment() if clusters else nullcontext():
+                bucket = _bucket(store)
+                archive = Archive(bucket)
+                settings = _settings(name, server, store, workspace, clusters, audit_log=database is None)
+                with stopwatch.phase("database"):
+                    with postgres.session(server.dsn(), read_only=False) as session:
+                        session.execute(f"CREATE DATABASE {_DATABASE}")
+                    if database is None:
+                        build(settings.database.dsn, scale=scale, seed=seed)
+                        if clusters is not None:
                             _make_room_for_the_application(settings)
-                        else:
-                            loading.load(settings.database.dsn, database, tools=tools, workspace=workspace)
-                    with stopwatch.phase("backups"):
-                        _take_backups(server, archive, settings)
-                    if clusters is not None:
-                        with stopwatch.phase("kubernetes"):
-                            _let_the_application_write(clusters, database)
-                    yield cls(settings, server, store, clusters, stopwatch.phases)
-            finally:
+                    else:
+                        loading.load(settings.database.dsn, database, tools=tools, workspace=workspace)
+                with stopwatch.phase("backups"):
+                    _take_backups(server, archive, settings)
                 if clusters is not None:
-                    clusters.stop()
-                server.stop()
-                store.stop()
+                    with stopwatch.phase("kubernetes"):
+                        _let_the_application_write(clusters, database)
+                yield cls(settings, server, store, clusters, stopwatch.phases)
 
 
-def _primary(workspace: Workspace) -> Mapping[str, str]:
-    """A primary, fast because nothing of it must outlive the sandbox, but with WAL, an archive and statistics."""
-    archive = workspace.folder("wal_archive")
+def primary(archive: str) -> Mapping[str, str]:
+    """Return the settings of a primary: fast, because it is thrown away, but with WAL, an archive and statistics.
+
+    :param archive: the folder that it archives its WAL to
+    """
     return {
         **FAST,
         "wal_level": "replica",
@@ -154,13 +194,19 @@ def _bucket(store: ObjectStore) -> Bucket:
 
 
 def _settings(
-    server: PostgresServer, store: ObjectStore, workspace: Workspace, clusters: Clusters | None, *, audit_log: bool
+    name: str,
+    server: Server,
+    store: ObjectStore,
+    workspace: Workspace,
+    clusters: Clusters | None,
+    *,
+    audit_log: bool,
 ) -> Settings:
     dsn = server.dsn(_DATABASE)
     with postgres.session(server.dsn()) as session:
         identifier = session.server().system_identifier
     return Settings(
-        name="sandbox",
+        name=name,
         database=Database(dsn=dsn, system_identifier=identifier, audit_log=audit_log),
         backups=Backups(bucket=BUCKET, endpoint_url=store.endpoint_url, region=store.region),
         restore=Restore(),
@@ -187,7 +233,7 @@ def _let_the_application_write(clusters: Clusters, database: Path | None) -> Non
         cluster.wait_for_replicas(clusters.deployment, clusters.replicas, within_seconds=_APPLICATION_READY_SECONDS)
 
 
-def _take_backups(server: PostgresServer, archive: Archive, settings: Settings) -> None:
+def _take_backups(server: Server, archive: Archive, settings: Settings) -> None:
     """Take last night's backup, and lay a month of older ones below it.
 
     The older ones are copies of one small backup of an empty database under earlier dates: a month cannot be waited
@@ -216,7 +262,7 @@ def _take_backups(server: PostgresServer, archive: Archive, settings: Settings) 
     _archive_a_segment(server)
 
 
-def _dump_as_others_do(dsn: str, server: PostgresServer, archive: Archive) -> None:
+def _dump_as_others_do(dsn: str, server: Server, archive: Archive) -> None:
     """Put a dump into the archive that nobody wrote a manifest for: the runbook's own text makes such ones."""
     argv: list[str | Path] = [server.tools.program("pg_dump"), "--format=custom", "--compress=1"]
     key = f"{archive.key('others', datetime.now(UTC))}{DUMP_SUFFIX}"
@@ -226,12 +272,12 @@ def _dump_as_others_do(dsn: str, server: PostgresServer, archive: Archive) -> No
         )
 
 
-def _archive_a_segment(server: PostgresServer) -> None:
+def _archive_a_segment(server: Server) -> None:
     with postgres.session(server.dsn(), read_only=False) as session:
         session.execute("SELECT pg_catalog.pg_switch_wal()")
         wait_for(
             "the first WAL segment to be archived",
             lambda: session.value("SELECT archived_count FROM pg_catalog.pg_stat_archiver"),
-            where=str(server.folder),
+            where=postgres.describe(server.dsn()),
             within_seconds=_ARCHIVED_WITHIN_SECONDS,
         )

