@@ -180,8 +180,11 @@ class Environment:
             yield procedure
 
     def recover(self) -> list[TakenBack]:
-        """Take back what killed runs left half done, once the database's identity is established."""
-        with self.database() as session:
+        """Take back what killed runs left half done, once the database's identity is established.
+
+        It is asked beside the database: a run that was killed behind its fence has left it shut.
+        """
+        with self.beside_the_database() as session:
             identifier = session.server().system_identifier
         return recovery.recover(
             self.settings.journal_folder,
