@@ -1,14 +1,15 @@
 """The real thing on one machine.
 
 A private PostgreSQL server with a database like TenSafe's, or any other; a private S3 server with a history of
-backups in it; and the profile that describes the two. Whoever gets the profile cannot tell it from production's.
+backups in it; two Kubernetes clusters, with the application that writes to the database; and the profile that
+describes them. Whoever gets the profile cannot tell it from production's.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,12 +19,14 @@ from runbook_lib.backup.catalog import DUMP_SUFFIX, MANIFEST_SUFFIX, MARK, Archi
 from runbook_lib.backup.manifest import Artefact
 from runbook_lib.phases import Phase, Stopwatch
 from runbook_lib.reach import binaries, postgres
+from runbook_lib.reach.kubernetes import Cluster
 from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.pipes import producing
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.safety.permit import Permit
-from runbook_lib.sandbox import loading
+from runbook_lib.sandbox import application, loading
+from runbook_lib.sandbox.kubernetes.tensafe import Clusters
 from runbook_lib.sandbox.object_store import ObjectStore
 from runbook_lib.sandbox.tensafe.build import build
 from runbook_lib.settings import Backups, Changes, Database, Restore, Settings
@@ -34,6 +37,7 @@ BUCKET = "tensafe-backups"
 _DATABASE = "tensafe"
 _HISTORY_DAYS = 30
 _ARCHIVED_WITHIN_SECONDS = 30
+_APPLICATION_READY_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Sandbox:
     """The PostgreSQL server, for tests that break something in it."""
     store: ObjectStore
     """The S3 server, likewise."""
+    kubernetes: Clusters | None
+    """The two Kubernetes clusters; None where they were not asked for."""
     phases: tuple[Phase, ...]
     """What its start was spent on."""
 
@@ -59,14 +65,17 @@ class Sandbox:
         seed: int = 1,
         database: Path | None = None,
         tools_directory: Path | None = None,
+        kubernetes: bool = True,
     ) -> Iterator[Sandbox]:
         """Build a sandbox, and take it down at the end of the block, whatever happens in it.
 
         :param scale: the size of the TenSafe-like database; 1 is about 90 MB
         :param database: an SQL file or a dump to drill instead of it
         :param tools_directory: where PostgreSQL's programs are; by default they are looked for
+        :param kubernetes: whether there are Kubernetes clusters, and the application that writes to the database
 
-        While it is up, the AWS chain of this process holds the sandbox's credentials and no others.
+        While it is up, the AWS chain of this process holds the sandbox's credentials and no others, and ``KUBECONFIG``
+        leads to its clusters alone.
         """
         stopwatch = Stopwatch()
         with Workspace.open() as workspace:
@@ -74,8 +83,9 @@ class Sandbox:
                 tools = binaries.find(major, directory=tools_directory)
                 server = PostgresServer.start(workspace, tools, name="primary", settings=_primary(workspace))
                 store = ObjectStore.start(workspace)
+                clusters = Clusters.launch(workspace, server) if kubernetes else None
             try:
-                with _aws_chain(store):
+                with _aws_chain(store), clusters.in_environment() if clusters else nullcontext():
                     bucket = _bucket(store)
                     archive = Archive(bucket)
                     settings = _settings(server, store, workspace, audit_log=database is None)
@@ -84,12 +94,18 @@ class Sandbox:
                             session.execute(f"CREATE DATABASE {_DATABASE}")
                         if database is None:
                             build(settings.database.dsn, scale=scale, seed=seed)
+                            _make_room_for_the_application(settings)
                         else:
                             loading.load(settings.database.dsn, database, tools=tools, workspace=workspace)
                     with stopwatch.phase("backups"):
                         _take_backups(server, archive, settings)
-                    yield cls(settings, server, store, stopwatch.phases)
+                    if clusters is not None:
+                        with stopwatch.phase("kubernetes"):
+                            _let_the_application_write(clusters, database)
+                    yield cls(settings, server, store, clusters, stopwatch.phases)
             finally:
+                if clusters is not None:
+                    clusters.stop()
                 server.stop()
                 store.stop()
 
@@ -148,6 +164,24 @@ def _settings(server: PostgresServer, store: ObjectStore, workspace: Workspace, 
         restore=Restore(),
         changes=Changes(granted=True, journal=str(workspace.path / "journal")),
     )
+
+
+def _make_room_for_the_application(settings: Settings) -> None:
+    with postgres.session(settings.database.dsn, read_only=False) as session:
+        for statement in application.PREPARE:
+            session.execute(statement)
+
+
+def _let_the_application_write(clusters: Clusters, database: Path | None) -> None:
+    """Bring the application up where the database is ours; somebody else's gets no table that is not in it."""
+    clusters.api.await_ready()
+    if database is not None:
+        return
+    clusters.api.scale(clusters.primary_context, clusters.deployment, clusters.replicas)
+    with Cluster.connect(
+        clusters.primary_context, namespace=clusters.namespace, kubeconfig=str(clusters.kubeconfig)
+    ) as cluster:
+        cluster.wait_for_replicas(clusters.deployment, clusters.replicas, within_seconds=_APPLICATION_READY_SECONDS)
 
 
 def _take_backups(server: PostgresServer, archive: Archive, settings: Settings) -> None:

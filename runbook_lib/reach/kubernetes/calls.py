@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import urllib3
@@ -50,7 +50,7 @@ class _TooLate(Exception):
     """An answer that was begun, and did not end in time."""
 
 
-class GuardedClient(client.ApiClient):  # type: ignore[misc]  # the client has no types
+class GuardedClient(client.ApiClient):
     """The official client, held to what it may do.
 
     :param read_only: whether it may only look
@@ -117,11 +117,11 @@ class GuardedClient(client.ApiClient):  # type: ignore[misc]  # the client has n
             pause_seconds *= 2
         if 200 <= answer.status <= 299 and not path.endswith("/log"):
             _must_be_an_object(answer.data, path)
-        return answer
+        return cast("RESTResponse", answer)
 
-    def _send(self, method: str, url: str, headers: Any, body: Any, post_params: Any) -> RESTResponse:
+    def _send(self, method: str, url: str, headers: Any, body: Any, post_params: Any) -> Any:
         deadline = time.monotonic() + self.timeout_seconds
-        answer = self.rest_client.request(
+        answer: Any = self.rest_client.request(  # type: ignore[no-untyped-call]
             method,
             url,
             headers=dict(headers or {}),
@@ -199,7 +199,7 @@ class GuardedClient(client.ApiClient):  # type: ignore[misc]  # the client has n
             return Unreachable(
                 sought,
                 where=where,
-                why=f"what answers there is not a Kubernetes API server: {answered.status} without a reason in its form",
+                why=f"what answers there is not a Kubernetes API server: {answered.status}, and no reason in its form",
                 remedy="check the server's address in the kubeconfig, and what stands between it and us",
             )
         if answered.status in {404, 410}:

@@ -132,7 +132,7 @@ class Cluster:
 
     def close(self) -> None:
         """Close the connections that are open. Closing twice is no error."""
-        self._client.close()
+        self._client.close()  # type: ignore[no-untyped-call]
 
     @property
     def context(self) -> str:
@@ -146,7 +146,7 @@ class Cluster:
 
     def identity(self) -> str:
         """Return the uid of the namespace kube-system, which stands for the cluster: it is made and lost with it."""
-        found = self._client.perform(
+        found: Any = self._client.perform(
             lambda: self._core.read_namespace("kube-system"),
             sought="the cluster's identity, the uid of the namespace kube-system",
             verb="get",
@@ -221,7 +221,7 @@ class Cluster:
         review = client.V1SelfSubjectAccessReview(
             spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
         )
-        found = self._client.perform(
+        found: Any = self._client.perform(
             lambda: client.AuthorizationV1Api(self._client).create_self_subject_access_review(review),
             sought=f"whether we may {verb} {resource}{f'/{subresource}' if subresource else ''}",
             verb="create",
@@ -421,7 +421,7 @@ class Cluster:
             f"to scale {name}",
             where=str(self),
             why=why,
-            remedy="nothing was changed: find out who scaled it (an autoscaler, a pipeline, a colleague), and decide anew",
+            remedy="nothing was changed: find out who scaled it (an autoscaler, a pipeline, somebody), and decide anew",
         )
 
 
@@ -439,7 +439,7 @@ class _Settled:
         told = self.deployment
         return (
             told.replicas == told.current_replicas == told.ready_replicas == replicas
-            and told.updated in {replicas, 0 if replicas == 0 else replicas}
+            and told.updated == replicas
             and told.observed_generation >= told.generation
             and len(self.pods) == replicas
             and all(pod.ready and not pod.terminating for pod in self.pods)
@@ -454,8 +454,9 @@ class _Settled:
             for pod in self.pods
         )
         return (
-            f"to have {told.replicas}, has {told.current_replicas}, ready {told.ready_replicas}, updated {told.updated};"
-            f" generation {told.generation}, observed {told.observed_generation}; pods: {pods or 'none'}"
+            f"to have {told.replicas}, has {told.current_replicas}, ready {told.ready_replicas},"
+            f" updated {told.updated}; generation {told.generation}, observed {told.observed_generation};"
+            f" pods: {pods or 'none'}"
         )
 
 

@@ -77,7 +77,7 @@ def load(context: str, kubeconfig: str) -> Access:
 
 def _from_the_pod(settings: client.Configuration) -> None:
     try:
-        config.load_incluster_config(client_configuration=settings)
+        config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
     except (ConfigException, OSError) as missing:
         raise ProfileInvalid(
             "the cluster that we run in",
@@ -118,7 +118,7 @@ def _from_kubeconfig(settings: client.Configuration, context: str, kubeconfig: s
                 remedy=f"add it (kubectl config set-{'credentials' if role == 'user' else role})",
             )
     try:
-        config.load_kube_config(
+        config.load_kube_config(  # type: ignore[no-untyped-call]
             config_file=os.pathsep.join(map(str, files)),
             context=context,
             client_configuration=settings,

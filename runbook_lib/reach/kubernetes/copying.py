@@ -41,7 +41,7 @@ def copy_out(run: Exec, path: str, into: Path, *, where: str) -> str:
     if into.exists():
         raise FileExistsError(errno.EEXIST, "a file of that name is there, and is not overwritten", str(into))
     try:
-        with partial.open("xb", opener=_private) as file:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             counted = _Counting(file)
             copied = run(["cat", "--", path], sought=sought, stdout=cast("BinaryIO", counted))
         if not copied.succeeded:
@@ -53,7 +53,7 @@ def copy_out(run: Exec, path: str, into: Path, *, where: str) -> str:
             raise DamagedArtefact(
                 f"{sought}, whole",
                 where=where,
-                why=f"{counted.bytes:,} bytes with sha256 {counted.digest.hexdigest()} arrived, and there it is {there}",
+                why=f"{counted.bytes:,} bytes of sha256 {counted.digest.hexdigest()} arrived, and there it is {there}",
                 remedy="look whether somebody writes the file while it is copied; copy it again",
             )
         partial.rename(into)
@@ -139,7 +139,3 @@ class _Feeding:
         self._digest.update(piece)
         self.bytes += len(piece)
         return piece
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -43,6 +43,8 @@ _PIPE_BYTES = 4096
 """What a pipe that is ready takes without making us wait, on every system (PIPE_BUF)."""
 _KEPT_OUTPUT_BYTES = 16 << 20
 _KEPT_ERRORS_BYTES = 1 << 20
+_AFTERWORD_SECONDS = 5.0
+"""How long the other side may take to close the connection, after it has said how the command ended."""
 _SILENCE_SECONDS = 30.0
 """After which the other side is asked whether it is still there; silent twice, it is not."""
 
@@ -99,7 +101,7 @@ def run_in_pod(
         ) from None
     except aiohttp.WSServerHandshakeError as refused:
         answer = ApiException(status=refused.status, reason=refused.message)
-        answer.body = stream.refusal
+        answer.body = stream.refusal.decode(errors="replace")
         raise client.answered(answer, sought=sought, verb="create", resource="pods/exec") from None
     except (aiohttp.ClientError, OSError, _Stopped) as broken:
         raise Unreachable(
@@ -180,7 +182,10 @@ class _Stream:
         proxied = settings.proxy and not should_bypass_proxies(settings.host, settings.no_proxy or "")
         tls: ssl.SSLContext | bool = self._client.access.tls or True
         patience = aiohttp.ClientTimeout(total=None, sock_connect=self._client.timeout_seconds)
-        async with aiohttp.ClientSession(timeout=patience, trace_configs=[self._keep_refusal()]) as session:
+        connector = aiohttp.TCPConnector(limit=1)
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=patience, trace_configs=[self._keep_refusal()]
+        ) as session:
             opening = session.ws_connect(
                 self._url,
                 protocols=_PROTOCOLS,
@@ -208,6 +213,8 @@ class _Stream:
                         feeding.cancel()
                         await asyncio.gather(feeding, return_exceptions=True)
             finally:
+                # Not politely: whoever has not closed by now may not be listening, and would be waited for.
+                await connector.close(abort_ssl=True)
                 await connection.close()
 
     def _keep_refusal(self) -> aiohttp.TraceConfig:
@@ -223,9 +230,12 @@ class _Stream:
     async def _listen(self, connection: aiohttp.ClientWebSocketResponse, feeding: asyncio.Task[None] | None) -> None:
         asked = False
         while True:
+            told = self._seen.status is not None
             try:
-                message = await connection.receive(timeout=_SILENCE_SECONDS)
+                message = await connection.receive(timeout=_AFTERWORD_SECONDS if told else _SILENCE_SECONDS)
             except TimeoutError:
+                if told:
+                    return
                 if feeding is not None and not feeding.done():
                     continue  # it may have nothing to say before it has read all
                 if asked:
@@ -245,8 +255,6 @@ class _Stream:
             elif message.type is not aiohttp.WSMsgType.PONG:
                 code = connection.close_code
                 self._seen.closed = f"close code {code}" if code else "the connection was cut"
-                return
-            if self._seen.status is not None and self._seen.closed:
                 return
 
     async def _take(self, channel: int, data: memoryview) -> None:
@@ -305,10 +313,10 @@ class _Sink:
     async def _ready(self) -> None:
         assert self._pipe is not None
         loop = asyncio.get_running_loop()
-        ready = loop.create_future()
-        loop.add_writer(self._pipe, lambda: ready.done() or ready.set_result(None))
+        ready = asyncio.Event()
+        loop.add_writer(self._pipe, ready.set)
         try:
-            await ready
+            await ready.wait()
         finally:
             loop.remove_writer(self._pipe)
 
@@ -322,20 +330,24 @@ class _Source:
         self._stopped = False
 
     async def read(self) -> bytes:
-        if self._pipe is None:
+        pipe = self._pipe
+        if pipe is None:
             return self._stream.read(_PIECE_BYTES)
         loop = asyncio.get_running_loop()
         read: asyncio.Future[bytes] = loop.create_future()
 
         def deliver(piece: bytes, error: OSError | None) -> None:
             if not read.done():
-                read.set_exception(error) if error else read.set_result(piece)
+                if error is None:
+                    read.set_result(piece)
+                else:
+                    read.set_exception(error)
 
         def wait_and_read() -> None:
             piece, failed = b"", None
             try:
                 while not self._stopped:
-                    if select.select([self._pipe], [], [], 0.2)[0]:
+                    if select.select([pipe], [], [], 0.2)[0]:
                         piece = self._stream.read1(_PIECE_BYTES)  # type: ignore[attr-defined]
                         break
             except OSError as error:
