@@ -333,7 +333,7 @@ def disk() -> Iterator[Path]:
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root can mount a small disk")
     folder = Path(tempfile.mkdtemp(prefix="disk", dir="/tmp"))
-    argv = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=0755", "tmpfs", folder]
+    argv = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=0755", "tmpfs", str(folder)]
     mounted = subprocess.run(argv, capture_output=True, text=True, check=False)
     if mounted.returncode != 0:
         folder.rmdir()

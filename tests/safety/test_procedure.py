@@ -103,6 +103,23 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+def carry_out(permit: Permit, *steps: Act | Callable[[Procedure], object]) -> None:
+    """Carry out a procedure of these steps, each an act or something else that happens in between."""
+    with permit.procedure("rehearse", SYSTEMS) as procedure:
+        for step in steps:
+            if isinstance(step, Act):
+                procedure.do(step)
+            else:
+                step(procedure)
+
+
+def raising(error: BaseException) -> Callable[[Procedure], object]:
+    def step(procedure: Procedure) -> object:
+        raise error
+
+    return step
+
+
 IN_REVERSE = ["do a", "do b", "do c", "undo c", "undo b", "undo a"]
 
 
@@ -110,7 +127,7 @@ def test_success_takes_back_in_reverse(world: World) -> None:
     with world.permit.procedure("rehearse", SYSTEMS) as procedure:
         for name in "abc":
             procedure.do(world.act(name))
-        assert not world.is_as_before
+        assert (world.folder / "a").read_text() == "changed"
     assert world.history == IN_REVERSE
     assert world.is_as_before
     assert [(each.state, each.last) for each in world.record.entries] == [("undone", f"{n} is back") for n in "abc"]
@@ -118,14 +135,8 @@ def test_success_takes_back_in_reverse(world: World) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
 def test_however_it_ends(world: World, error: BaseException) -> None:
-    def run() -> None:
-        with world.permit.procedure("rehearse", SYSTEMS) as procedure:
-            for name in "abc":
-                procedure.do(world.act(name))
-            raise error
-
     with pytest.raises(type(error)) as raised:
-        run()
+        carry_out(world.permit, *map(world.act, "abc"), raising(error))
     assert raised.value is error
     assert world.history == IN_REVERSE
     assert world.is_as_before
@@ -135,31 +146,31 @@ def test_however_it_ends(world: World, error: BaseException) -> None:
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
 def test_in_the_middle_of_an_act(world: World, error: BaseException) -> None:
     """Whether it was done nobody knows: so it is taken back too."""
-    with pytest.raises(type(error)), world.permit.procedure("rehearse", SYSTEMS) as procedure:
-        procedure.do(world.act("a"))
+
+    def half(procedure: Procedure) -> None:
         with procedure.doing(world.act("b")):
             (world.folder / "b").write_text("half")
             raise error
+
+    with pytest.raises(type(error)):
+        carry_out(world.permit, world.act("a"), half)
     assert world.history == ["do a", "undo b", "undo a"]
     assert world.is_as_before
 
 
 def test_its_own_failure_is_told(world: World) -> None:
-    with pytest.raises(Denied, match="to do b"), world.permit.procedure("rehearse", SYSTEMS) as procedure:
-        procedure.do(world.act("a"))
-        procedure.do(world.act("b", fails="do"))
+    with pytest.raises(Denied, match="to do b"):
+        carry_out(world.permit, world.act("a"), world.act("b", fails="do"))
     assert world.history == ["do a", "do b", "undo b", "undo a"]
     assert world.is_as_before
 
 
 def test_a_halt_in_the_middle(world: World) -> None:
     """The act that comes next is not begun, nor announced; what was done is taken back although a halt lies there."""
-    why = ""
-    permit = replace(world.permit, withheld=lambda: why)
-    with pytest.raises(NotPermitted, match="stop it"), permit.procedure("rehearse", SYSTEMS) as procedure:
-        procedure.do(world.act("a"))
-        why = "stop it"
-        procedure.do(world.act("b"))
+    said: list[str] = []
+    permit = replace(world.permit, withheld=lambda: "".join(said))
+    with pytest.raises(NotPermitted, match="stop it"):
+        carry_out(permit, world.act("a"), lambda _: said.append("stop it"), world.act("b"))
     assert world.history == ["do a", "undo a"]
     assert [each.says for each in world.record.entries] == ["write a"]
     assert world.is_as_before
@@ -174,10 +185,8 @@ def test_a_halt_at_the_beginning(world: World) -> None:
 
 class TestWhatCannotBeTakenBack:
     def test_does_not_stop_the_others(self, world: World) -> None:
-        with pytest.raises(ToolFailed) as raised, world.permit.procedure("rehearse", SYSTEMS) as procedure:
-            procedure.do(world.act("a"))
-            procedure.do(world.act("b", fails="undo"))
-            procedure.do(world.act("c"))
+        with pytest.raises(ToolFailed) as raised:
+            carry_out(world.permit, world.act("a"), world.act("b", fails="undo"), world.act("c"))
         assert world.history == IN_REVERSE
         assert (world.folder / "a").read_text() == "as it was"
         assert not (world.folder / "c").exists()
@@ -189,20 +198,13 @@ class TestWhatCannotBeTakenBack:
 
     def test_all_of_it_is_told(self, world: World) -> None:
         with pytest.raises(ToolFailed, match="put c back") as raised:
-            self._fail(world, ["a", "b", "c"])
+            carry_out(world.permit, *(world.act(name, fails="undo") for name in "abc"))
         assert [note.partition(",")[0] for note in raised.value.__notes__] == ["to put b back", "to put a back"]
 
     def test_is_told_beside_the_error_that_ended_it(self, world: World) -> None:
         with pytest.raises(ValueError, match="its own") as raised:
-            self._fail(world, ["b"], ValueError("its own"))
+            carry_out(world.permit, world.act("b", fails="undo"), raising(ValueError("its own")))
         assert [note.partition(",")[0] for note in raised.value.__notes__] == ["to put b back"]
-
-    def _fail(self, world: World, names: list[str], error: Exception | None = None) -> None:
-        with world.permit.procedure("rehearse", SYSTEMS) as procedure:
-            for name in names:
-                procedure.do(world.act(name, fails="undo"))
-            if error:
-                raise error
 
 
 class TestAJournalThatFails:
@@ -236,9 +238,8 @@ class TestAJournalThatFails:
 
     @pytest.mark.parametrize("rows", range(5))
     def test_at_every_row(self, rows: int, world: World, full_after: Callable[[int], Permit]) -> None:
-        with pytest.raises(NoRoom) as raised, full_after(rows).procedure("rehearse", SYSTEMS) as procedure:
-            procedure.do(world.act("a"))
-            procedure.do(world.act("b"))
+        with pytest.raises(NoRoom) as raised:
+            carry_out(full_after(rows), world.act("a"), world.act("b"))
         assert world.is_as_before
         done = [line for line in world.history if line.startswith("do")]
         assert done == ["do a", "do b"][: (rows + 1) // 2]
@@ -274,10 +275,8 @@ class TestKeep:
         assert list(world.record.outstanding) == []
 
     def test_it_stays_where_the_rest_fails(self, world: World) -> None:
-        with pytest.raises(Denied), world.permit.procedure("rehearse", SYSTEMS) as procedure:
-            procedure.do(world.act("b"))
-            procedure.keep()
-            procedure.do(world.act("a", fails="do"))
+        with pytest.raises(Denied):
+            carry_out(world.permit, world.act("b"), Procedure.keep, world.act("a", fails="do"))
         assert (world.folder / "b").read_text() == "changed"
         assert (world.folder / "a").read_text() == "as it was"
 

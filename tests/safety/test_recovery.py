@@ -11,6 +11,7 @@ import pytest
 
 from runbook_lib.errors import NotPermitted, TargetRefused
 from runbook_lib.safety import journal, recovery
+from runbook_lib.safety.act import Before
 from runbook_lib.safety.journal import Header
 from runbook_lib.safety.recovery import TakenBack
 from runbook_lib.safety.systems import Systems
@@ -59,7 +60,7 @@ def recover(world: World, *, cluster: str = "here", identifier: str = "7") -> li
 
 def test_everything_is_taken_back_and_twice_is_once(world: World, killed: Callable[..., None]) -> None:
     killed("abc")
-    assert not world.is_as_before
+    assert (world.folder / "a").read_text() == "changed"
     taken_back = recover(world)
     assert [(each.entry.says, each.is_stuck) for each in taken_back] == [
         ("write c", False),
@@ -127,7 +128,7 @@ class TestWhere:
         self, cluster: str, identifier: str, world: World, killed: Callable[..., None]
     ) -> None:
         killed("a")
-        with pytest.raises(TargetRefused, match="here.toml"):
+        with pytest.raises(TargetRefused, match=r"here\.toml"):
             recover(world, cluster=cluster, identifier=identifier)
         assert world.history == ["do a"]
         assert [each.state for each in world.record.outstanding] == ["intent"]
@@ -160,7 +161,7 @@ def test_two_recoveries_at_once(world: World, killed: Callable[..., None]) -> No
 
 
 def test_the_last_run_first(world: World, killed: Callable[..., None]) -> None:
-    """Nothing new is begun while acts are outstanding; journals that were put together by hand are read all the same."""
+    """Nothing new is begun while acts are outstanding; journals put together by hand are read all the same."""
     killed("a")
     (path,) = world.journals.glob("*.jsonl")
     aside = path.rename(path.with_name("aside"))
@@ -172,7 +173,7 @@ def test_the_last_run_first(world: World, killed: Callable[..., None]) -> None:
 
 def test_systems_that_cannot_be_reached(world: World, killed: Callable[..., None]) -> None:
     class Elsewhere(WriteFile):
-        def undo(self, systems: Systems, before: object) -> str:  # type: ignore[override]
+        def undo(self, systems: Systems, before: Before) -> str:
             systems.must_have_bucket()
             return ""
 
