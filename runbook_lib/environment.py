@@ -187,7 +187,7 @@ class Environment:
     def recover(self) -> list[TakenBack]:
         """Take back what killed runs left half done, once the database's identity is established.
 
-        It is asked beside the database, which one of those runs may have shut.
+        It is asked beside the database: a run that was killed behind its fence has left it shut.
         """
         with self.beside_the_database() as session:
             identifier = session.server().system_identifier

@@ -11,9 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from runbook_lib.backup.catalog import MANIFEST_SUFFIX, MARK, WRITER
+from runbook_lib.backup.catalog import DUMP_SUFFIX, GLOBALS_SUFFIX, MANIFEST_SUFFIX, MARK, WRITER
+from runbook_lib.errors import NotFound
+from runbook_lib.reach.objects import Bucket, StoredObject
 from runbook_lib.safety.act import Before, Undoable
 from runbook_lib.safety.systems import Systems
+from runbook_lib.waiting import wait_for
+
+_SUFFIXES = (DUMP_SUFFIX, GLOBALS_SUFFIX, MANIFEST_SUFFIX)
+_GONE_WITHIN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -47,14 +53,35 @@ class AddBackup(Undoable):
     def undo(self, systems: Systems, before: Before) -> str:  # noqa: ARG002
         """Remove what was written of it, version by version, unless its manifest is there."""
         bucket = systems.must_have_bucket()
-        ours = [
-            each
-            for each in bucket.versions(self.key)
-            if bucket.head(each.key, each.version_id)[1].get(WRITER) == self.token
-        ]
-        if any(each.key == self.key + MANIFEST_SUFFIX for each in ours):
+        if any(each.key == self.key + MANIFEST_SUFFIX for each in self._ours(bucket)):
             return f"{self.key} is a whole backup: it stays"
-        aborted = bucket.abort_uploads(self.key)
-        for each in ours:
-            bucket.remove(each.key, each.version_id)
-        return f"{len(ours)} objects of {self.key} and {aborted} unfinished uploads are removed"
+        removed = aborted = 0
+
+        def nothing_is_left() -> bool:
+            # A server goes on with a request whose sender was killed: what was not there a moment ago may be there now.
+            nonlocal removed, aborted
+            found = bucket.abort_uploads(self.key + DUMP_SUFFIX)
+            ours = self._ours(bucket)
+            for each in ours:
+                bucket.remove(each.key, each.version_id)
+            removed, aborted = removed + len(ours), aborted + found
+            return not found and not ours
+
+        wait_for(
+            f"everything written of {self.key} to be gone",
+            nothing_is_left,
+            where=f"bucket {bucket.name} at {bucket.endpoint}",
+            within_seconds=_GONE_WITHIN_SECONDS,
+            remedy="find out who still writes it, and recover again",
+        )
+        return f"{removed} objects of {self.key} and {aborted} unfinished uploads are removed"
+
+    def _ours(self, bucket: Bucket) -> list[StoredObject]:
+        versions = [each for each in bucket.versions(self.key) if each.key.removeprefix(self.key) in _SUFFIXES]
+        return [each for each in versions if self._is_ours(bucket, each)]
+
+    def _is_ours(self, bucket: Bucket, stored: StoredObject) -> bool:
+        try:
+            return bucket.head(stored.key, stored.version_id)[1].get(WRITER) == self.token
+        except NotFound:  # somebody removed it since it was listed
+            return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from runbook_lib.errors import Denied
+from runbook_lib.errors import Denied, NotFound
 from runbook_lib.safety.act import Act, Before
 from runbook_lib.safety.systems import Systems
 
@@ -63,7 +63,10 @@ class TakeApplicationOut(Act):
         """Scale it back, unless somebody else has scaled it meanwhile, and wait until its pods are ready."""
         wanted = before["replicas"]
         with systems.cluster(self.region) as cluster:
-            found = cluster.deployment(self.deployment)
+            try:
+                found = cluster.deployment(self.deployment)
+            except NotFound:
+                return f"{self.deployment} was deleted meanwhile: there is nothing to scale"
             if found.uid != before["uid"]:
                 return f"{self.deployment} was made anew meanwhile, with {_replicas(found.replicas)}: left as it is"
             if found.replicas not in (OUT_OF_SERVICE, wanted):

@@ -10,12 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from runbook_lib.errors import Denied, TargetRefused
+from runbook_lib.errors import Denied, ProfileInvalid, TargetRefused
 from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import DriverError
 from runbook_lib.safety import ownership
 from runbook_lib.safety.act import Act, Before
 from runbook_lib.safety.systems import Systems
+
+_LONGEST_NAME_BYTES = 63
+_TAKEN = "42P04"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,14 @@ class MakeDatabase(Act):
         return f"runbook_{self.token}"
 
     def look(self, systems: Systems) -> Before:
-        """See that there is none of that name. Raise `TargetRefused` where there is."""
+        """See that there is none of that name, and can be one. Raise `TargetRefused` where there is."""
+        if len(self.database.encode()) > _LONGEST_NAME_BYTES:
+            raise ProfileInvalid(
+                f"to make the database {self.database}",
+                where=postgres.describe(systems.dsn),
+                why=f"PostgreSQL cuts a name after {_LONGEST_NAME_BYTES} bytes, and would make one of another name",
+                remedy="choose a shorter name",
+            )
         with systems.control() as session:
             if ownership.exists(session, self.database):
                 raise TargetRefused(
@@ -56,7 +66,7 @@ class MakeDatabase(Act):
 
     def do(self, systems: Systems, before: Before) -> None:  # noqa: ARG002
         """Create, mark and name it."""
-        with systems.control() as session:
+        with systems.alone(self.born_as) as session:
             try:
                 session.execute(f"CREATE DATABASE {postgres.identifier(self.born_as)} TEMPLATE template0")
                 ownership.mark(session, self.born_as, self.token)
@@ -68,12 +78,14 @@ class MakeDatabase(Act):
                     f"to make the database {self.database}",
                     where=postgres.describe(session.dsn),
                     why=str(refused).splitlines()[0],
-                    remedy="connect as a role that may create databases",
+                    remedy="look whose database it is"
+                    if refused.sqlstate == _TAKEN
+                    else "connect as a role that may create databases",
                 ) from refused
 
     def undo(self, systems: Systems, before: Before) -> str:  # noqa: ARG002
         """Drop it under whichever of its names it is there; leave alone what bears another mark."""
-        with systems.control() as session:
+        with systems.alone(self.born_as) as session:
             if ownership.exists(session, self.born_as):
                 ownership.mark(session, self.born_as, self.token)  # the name proves that it is ours
                 ownership.remove(session, self.born_as)

@@ -41,7 +41,9 @@ class Halt:
         try:
             said = self.file.read_text(encoding="utf-8", errors="replace").strip()
         except FileNotFoundError:
-            return ""
+            if not self.file.is_symlink():
+                return ""
+            return f"whether there is a halt cannot be told: {self.file} is a link that leads nowhere"
         except OSError as unreadable:
             return f"whether there is a halt cannot be told: {self.file}: {unreadable.strerror}"
         return f"a halt lies in {self.file}: {said.splitlines()[0] if said else 'it says no more'}"

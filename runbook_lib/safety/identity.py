@@ -28,7 +28,7 @@ class Identity:
     """What ``pg_control_system()`` must say; empty to accept any."""
 
     def must_be(self, session: Session) -> None:
-        """Return if this is the database that was named, else raise `TargetRefused`. Costs one statement."""
+        """Return if this is the database that was named, else raise `TargetRefused`. Costs two statements."""
         found = session.row(postgres.load_sql(__package__, "identity"))
         if self.system_identifier and found["system_identifier"] != self.system_identifier:
             its = found["system_identifier"]

@@ -20,12 +20,12 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runbook_lib.errors import DamagedArtefact, NoRoom, NotPermitted, Unproven
+from runbook_lib.errors import DamagedArtefact, Denied, NoRoom, NotPermitted, Unproven
 
 FORMAT = 1
 """The version of the form; a file of a later one is refused."""
@@ -127,6 +127,7 @@ class Journal:
     """The file."""
     _descriptor: int
     _entries: int = field(default=0)
+    _ends_in_a_row: bool = field(default=True)
 
     def announce(
         self,
@@ -139,18 +140,32 @@ class Journal:
         undoing: str,
     ) -> int:
         """Write down what is about to be done, and return its number once the disk has it."""
-        number = self._entries + 1
+        # Counted first: where the disk refuses, it may have the row all the same.
+        self._entries += 1
         row = {"procedure": procedure, "act": kind, "with": dict(arguments), "before": dict(before)}
-        self._append("intent", number, {**row, "says": says, "undoing": undoing})
-        self._entries = number
-        return number
+        self._append("intent", self._entries, {**row, "says": says, "undoing": undoing})
+        return self._entries
 
     def note(self, state: str, number: int, says: str = "") -> None:
         """Write down what became of an act: ``done``, ``failed``, ``undone``, ``stuck`` or ``kept``."""
         self._append(state, number, {"says": says} if says else {})
 
     def _append(self, row: str, number: int, more: Mapping[str, Any]) -> None:
-        _write(self.path, self._descriptor, {"row": row, "number": number, "at": _now(), **more})
+        self._write({"row": row, "number": number, "at": _now(), **more})
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        """Append a row and have the disk keep it. A line that was cut short before must not swallow it."""
+        # Nothing is made to fit: what JSON does not keep, no other process could take back.
+        line = json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
+        line = line if self._ends_in_a_row else b"\n" + line
+        try:
+            self._ends_in_a_row = False
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+            self._ends_in_a_row = True
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise _unwritable(self.path.parent, error) from error
 
 
 @contextlib.contextmanager
@@ -166,8 +181,9 @@ def opened(folder: Path, header: Header, *, recover: str) -> Iterator[Journal]:
         path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z-{os.getpid()}{_SUFFIX}"
         descriptor = _create(path)
         try:
-            _write(path, descriptor, {"row": "run", "format": FORMAT, **asdict(header)})
-            yield Journal(path, descriptor)
+            begun = Journal(path, descriptor)
+            begun._write({"row": "run", "format": FORMAT, **asdict(header)})
+            yield begun
         finally:
             os.close(descriptor)
 
@@ -191,11 +207,13 @@ def must_be_settled(folder: Path, cluster: str, *, recover: str) -> None:
 @contextlib.contextmanager
 def reopened(record: Record) -> Iterator[Journal]:
     """Append to a journal that somebody else began; the folder's lock must be held."""
-    descriptor = os.open(record.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     try:
-        # A line that was cut short must not swallow the next one.
-        os.write(descriptor, b"\n")
-        yield Journal(record.path, descriptor, len(record.entries))
+        descriptor = os.open(record.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unwritable(record.path, error) from error
+    try:
+        last = max((entry.number for entry in record.entries), default=0)
+        yield Journal(record.path, descriptor, last, _ends_in_a_row=False)
     finally:
         os.close(descriptor)
 
@@ -207,7 +225,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raise `NotPermitted` at once where somebody holds it.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make(folder)
         descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -222,16 +240,28 @@ def alone_in(folder: Path) -> Iterator[None]:
                 why=f"another run is altering the same cluster: {holder or 'it has not said who it is'}",
                 remedy="wait for its end, or stop it with Ctrl-C and let it take back what it did",
             ) from taken
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n".encode(), 0)
+        with contextlib.suppress(
+            OSError
+        ):  # a courtesy to whoever finds it locked; a full disk must not stop a recovery
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
 
 
 def read_all(folder: Path) -> list[Record]:
-    """Read every journal of a folder, the oldest first."""
-    return [record for path in sorted(folder.glob(f"*{_SUFFIX}")) if (record := read(path)) is not None]
+    """Read every journal of a folder, the oldest first; none where there is no folder.
+
+    Raise `Denied` where it, or a journal in it, may not be read: what nobody could read has not been taken back.
+    """
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(_SUFFIX))  # noqa: PTH208 - glob hides errors
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    return [record for name in names if (record := read(folder / name)) is not None]
 
 
 def read(path: Path) -> Record | None:
@@ -239,8 +269,12 @@ def read(path: Path) -> Record | None:
 
     Raise `DamagedArtefact` where a line that others follow cannot be read: what it announced may have been done.
     """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
     rows: list[dict[str, Any]] = []
-    lines = [line for line in path.read_bytes().split(b"\n") if line]
+    lines = [line for line in content.split(b"\n") if line]
     unreadable: int | None = None
     for number, line in enumerate(lines, start=1):
         try:
@@ -255,6 +289,14 @@ def read(path: Path) -> Record | None:
         rows.append(row)
     if not rows:
         return None
+    try:
+        return _record(path, rows)
+    except (KeyError, TypeError, AttributeError) as incomplete:
+        why = f"line {unreadable} of {len(lines)} is no row" if unreadable else f"a row is incomplete: {incomplete!r}"
+        raise _damaged(path, why) from incomplete
+
+
+def _record(path: Path, rows: Sequence[dict[str, Any]]) -> Record:
     first = rows[0]
     if first["row"] != "run" or first.get("format") != FORMAT:
         raise _damaged(path, f"it begins with a row {first['row']!r} of format {first.get('format')!r}")
@@ -273,9 +315,7 @@ def read(path: Path) -> Record | None:
                 "intent",
             )
         else:
-            known = entries[row["number"]]
-            told = {**known.__dict__, "state": row["row"], "last": row.get("says", "")}
-            entries[row["number"]] = Entry(**told)
+            entries[row["number"]] = replace(entries[row["number"]], state=row["row"], last=row.get("says", ""))
     return Record(path, header, tuple(entries.values()))
 
 
@@ -288,36 +328,53 @@ def _damaged(path: Path, why: str) -> DamagedArtefact:
     )
 
 
+def _make(folder: Path) -> None:
+    """Make a folder, its parents too, and have the disk keep that they are there."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for each in missing:
+        _sync(each.parent)
+
+
 def _create(path: Path) -> int:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(folder)  # or the file itself may be gone after a crash
-        finally:
-            os.close(folder)
+            _sync(path.parent)
+        except OSError:
+            os.close(descriptor)
+            raise
     except OSError as error:
         raise _unwritable(path.parent, error) from error
     return descriptor
 
 
-def _write(path: Path, descriptor: int, row: Mapping[str, Any]) -> None:
-    line = json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n"
+def _sync(folder: Path) -> None:
+    """Have the disk keep a folder's entries, or what was made in it may be gone after a crash."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        while line:
-            line = line[os.write(descriptor, line) :]
         os.fsync(descriptor)
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
+    finally:
+        os.close(descriptor)
+
+
+def _unreadable(path: Path, error: OSError) -> Denied:
+    return Denied(
+        "to read what earlier runs wrote down",
+        where=str(path),
+        why=error.strerror or str(error),
+        remedy="run it as the user who may read it, or name another folder as changes.journal in the profile",
+    )
 
 
 def _unwritable(folder: Path, error: OSError) -> Unproven | NoRoom:
     kind = NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else NotPermitted
     return kind(
-        "to write down what is about to be done",
+        "to write down what is done",
         where=str(folder),
         why=error.strerror or str(error),
-        remedy="name a folder with room that you may write to as changes.journal in the profile; nothing was begun",
+        remedy="name a folder with room that you may write to as changes.journal in the profile; what is not written"
+        " down is not begun",
     )
 
 

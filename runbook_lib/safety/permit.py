@@ -91,6 +91,8 @@ class Permit:
                     error.add_note(str(problem))
                 raise
             if problems := procedure.take_back():
+                for further in problems[1:]:
+                    problems[0].add_note(str(further))
                 raise problems[0]
 
     def _plan(self, name: str, systems: Systems, acts: Sequence[Undoable]) -> Planned:
@@ -152,11 +154,22 @@ class Procedure:
         while self._outstanding:
             number, act, before = self._outstanding[-1]
             try:
-                self._note("undone", number, act.undo(self._systems, before))
+                says = act.undo(self._systems, before)
             except Exception as error:  # noqa: BLE001 - the others must be taken back all the same
                 problems.append(self._stuck(number, act, before, error))
+            else:
+                problems += self._undone(number, says)
             self._outstanding.pop()
         return problems
+
+    def _undone(self, number: int, says: str) -> list[RunbookError]:
+        try:
+            self._note("undone", number, says)
+        except RunbookError as unwritten:
+            unwritten.why = f"{says}, and this could not be written down: {unwritten.why}"
+            unwritten.remedy = f"{unwritten.remedy}; then have it looked at once more: {self._permit.recover}"
+            return [unwritten]
+        return []
 
     def _stuck(self, number: int, act: Undoable, before: Before, error: Exception) -> ToolFailed:
         why = error.why if isinstance(error, RunbookError) else f"{type(error).__name__}: {error}"

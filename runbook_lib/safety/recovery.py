@@ -48,10 +48,10 @@ def recover(
         return []
     done: list[TakenBack] = []
     with journal.alone_in(folder):
-        for record in reversed(journal.read_all(folder)):
-            if not record.outstanding:
-                continue
+        records = [record for record in reversed(journal.read_all(folder)) if record.outstanding]
+        for record in records:  # all of them, before anything is done
             _must_be_of(record, cluster, system_identifier)
+        for record in records:
             with journal.reopened(record) as reopened:
                 done += [_take_back(record, entry, reopened, systems, known) for entry in record.outstanding]
     return done
@@ -83,10 +83,18 @@ def _take_back(
         return _stuck(record, entry, reopened, str(error))
     except Exception as error:  # noqa: BLE001 - the others must be taken back all the same
         return _stuck(record, entry, reopened, f"{type(error).__name__}: {error}")
-    reopened.note("undone", entry.number, says)
-    return TakenBack(record.header, entry, says, is_stuck=False)
+    unwritten = _note(reopened, "undone", entry, says)
+    return TakenBack(record.header, entry, says + unwritten, is_stuck=bool(unwritten))
 
 
 def _stuck(record: Record, entry: Entry, reopened: Journal, why: str) -> TakenBack:
-    reopened.note("stuck", entry.number, why)
-    return TakenBack(record.header, entry, why, is_stuck=True)
+    return TakenBack(record.header, entry, why + _note(reopened, "stuck", entry, why), is_stuck=True)
+
+
+def _note(reopened: Journal, state: str, entry: Entry, says: str) -> str:
+    """Write down what became of an act; return what kept it from the disk, for the others must be taken back too."""
+    try:
+        reopened.note(state, entry.number, says)
+    except RunbookError as unwritten:
+        return f"; and this could not be written down: {unwritten.where}: {unwritten.why}"
+    return ""

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from runbook_lib.errors import NotFound, ProfileInvalid
+from runbook_lib.errors import Denied, NotFound, ProfileInvalid, RunbookError, ToolFailed, Unreachable, WaitTimedOut
 from runbook_lib.reach import postgres
 from runbook_lib.reach.kubernetes import Cluster
 from runbook_lib.reach.objects import Bucket
-from runbook_lib.reach.postgres import Session
+from runbook_lib.reach.postgres import DriverError, Session
 
 CONTROL_DATABASES = ("postgres", "template1")
 """Where to connect to in order to alter a database from outside; the first that is there."""
+_LOCK_NOT_AVAILABLE = "55P03"
+_MAY_NOT = "42501"
 
 
 @dataclass(frozen=True)
@@ -38,24 +40,56 @@ class Systems:
         """Open a session that may write, beside the database and not in it, so that the database can be altered.
 
         :param read_only: have PostgreSQL refuse every write of it after all
+
+        What the server refuses in the block, and the block does not explain, is raised as `Denied`, `Unreachable` or
+        `ToolFailed`.
         """
         last: NotFound | None = None
         opened = False
-        for name in CONTROL_DATABASES:
+        # A database can be neither shut nor renamed from inside.
+        for name in (each for each in CONTROL_DATABASES if each != postgres.database_of(self.dsn)):
             try:
                 with postgres.session(
                     postgres.with_database(self.dsn, name), application_name="runbook/control", read_only=read_only
                 ) as session:
-                    self.established(session)
                     opened = True
+                    self.established(session)
                     yield session
                     return
             except NotFound as missing:
                 if opened:
                     raise
                 last = missing
+            except DriverError as refused:
+                raise _told(self.dsn, refused) from refused
         assert last is not None
         raise last
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[Session]:
+        """Open a session as `control` does, and hold a lock of the server's as long as it lives.
+
+        A server goes on with a statement whose client was killed: what is not there yet may be there a moment later. So
+        an act and its undoing take the same lock, and the undoing begins when nothing of the act is under way.
+
+        :param what: what is altered; two sessions of the same are never open at the same time
+
+        Raise `WaitTimedOut` where another one holds it for too long.
+        """
+        with self.control() as session:
+            try:
+                session.execute("SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended(%s, 0))", what)
+            except DriverError as refused:
+                if refused.sqlstate != _LOCK_NOT_AVAILABLE:
+                    raise
+                raise WaitTimedOut(
+                    f"the end of what is being done to {what}",
+                    where=postgres.describe(session.dsn),
+                    why=str(refused).splitlines()[0],
+                    remedy="wait, or end the other session: SELECT * FROM pg_stat_activity"
+                    " WHERE application_name = 'runbook/control'",
+                ) from refused
+            yield session
 
     def must_have_bucket(self) -> Bucket:
         """Return the bucket; raise `ProfileInvalid` where the profile names none."""
@@ -68,6 +102,17 @@ class Systems:
         if region not in self.clusters:
             raise _not_named(f"the Kubernetes cluster of the region {region!r}", f"[kubernetes.{region}]")
         return self.clusters[region]()
+
+
+def _told(dsn: str, refused: DriverError) -> RunbookError:
+    """Tell what the driver says in words of ours: a refusal, a connection that broke, or a statement that failed."""
+    where, why = postgres.describe(dsn), (str(refused).splitlines() or [type(refused).__name__])[0]
+    if refused.sqlstate == _MAY_NOT:
+        return Denied("to alter the database", where=where, why=why, remedy="connect as a role that may")
+    if refused.sqlstate is None or refused.sqlstate.startswith(("08", "57P")):
+        remedy = "look at the server's log, and try again when it answers"
+        return Unreachable("to alter the database", where=where, why=why, remedy=remedy)
+    return ToolFailed("to alter the database", where=where, why=why, remedy="look at the server's log")
 
 
 def _not_named(what: str, section: str) -> ProfileInvalid:
