@@ -34,6 +34,7 @@ from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore import archive_file, integrity, progress
 from runbook_lib.safety import ownership
+from runbook_lib.secrecy import said_by_postgresql, without_credentials
 
 _NO_LOCALE = "restore.locale"
 _SPACE_FACTOR = 1.2
@@ -89,7 +90,7 @@ class Scratch:
     def disk_full(self) -> str:
         """What its servers logged of a full disk; empty if nothing."""
         logs = [server.log.read_text(errors="replace") for server in self._servers.values()]
-        found = _DISK_FULL.search("\n".join(logs))
+        found = _DISK_FULL.search(said_by_postgresql("\n".join(logs)))
         return found[0] if found else ""
 
 
@@ -319,7 +320,7 @@ def _create_roles(roles: bytes | None, server: PostgresServer, name: str) -> Ite
         timeout_seconds=300,
         workspace=server.workspace,
     )
-    for line in ran.stderr.splitlines():
+    for line in said_by_postgresql(ran.stderr).splitlines():
         if "ERROR:" not in line or re.search(r'role ".*" already exists', line):
             continue
         yield Finding(
@@ -364,7 +365,7 @@ def _apply(session: Session, properties: DatabaseProperties, name: str) -> Itera
             yield Finding(
                 "restore.properties",
                 name,
-                f"{statement}: {str(refused).splitlines()[0]}",
+                f"{without_credentials(statement)}: {str(refused).splitlines()[0]}",
                 remedy="apply it by hand after a real restore",
             )
 
