@@ -97,7 +97,7 @@ _CONTEXTS = (
     re.compile(r"(SQL statement) "),
 )
 _ANYWHERE = (
-    (re.compile(r"\b(Key \([^()]*\))=\(.*?\)(?= (?:already|is|conflicts)\b|$)"), rf"\1=({HIDDEN})"),
+    (re.compile(r"\b(Key \(.*?\))=\(.*?\)(?= (?:already|is|conflicts)\b|$)"), rf"\1=({HIDDEN})"),
     (re.compile(r"((?:Partition key of the f|\bF)ailing row contains) \(.*"), rf"\1 ({HIDDEN})"),
     (re.compile(r'(invalid input (?:syntax for type|value for enum) [^:"]+): ".*"'), rf'\1: "{HIDDEN}"'),
     (re.compile(r'(COPY \S+, line \d+(?:, column \S+?)?): ".*"?'), r"\1"),

@@ -163,6 +163,8 @@ class RestoredDatabase:
         """Drop it, and see that it is gone; return whether it was there."""
         server = postgres.with_database(self.dsn, "postgres")
         with self.stopwatch.phase("clean up"), postgres.session(server, read_only=False) as session:
+            if ownership.exists(session, self.name):
+                _forget_subscriptions(self.dsn)
             return ownership.remove(session, self.name)
 
     @property
@@ -439,4 +441,19 @@ def _drop_quietly(server: PostgresServer, name: str) -> None:
         suppress(postgres.DriverError, TargetRefused, ToolFailed, Unproven),
         postgres.session(server.dsn(), read_only=False) as session,
     ):
+        if ownership.exists(session, name):
+            _forget_subscriptions(server.dsn(name))
         ownership.remove(session, name)
+
+
+def _forget_subscriptions(dsn: str) -> None:
+    """Drop the copy's subscriptions, without which no database can be dropped; the publisher is told nothing."""
+    with postgres.session(dsn, read_only=False) as session:
+        for row in session.rows(
+            "SELECT subname FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid"
+            " WHERE d.datname = pg_catalog.current_database()"
+        ):
+            name = postgres.identifier(row["subname"])
+            session.execute(f"ALTER SUBSCRIPTION {name} DISABLE")
+            session.execute(f"ALTER SUBSCRIPTION {name} SET (slot_name = NONE)")
+            session.execute(f"DROP SUBSCRIPTION {name}")
