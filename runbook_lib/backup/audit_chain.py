@@ -6,6 +6,8 @@ proven row by row after any restore, without asking the source.
 
 from __future__ import annotations
 
+import re
+
 from runbook_lib.outcome import Check, Finding, Outcome
 from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import Session
@@ -38,9 +40,14 @@ def is_unbroken(session: Session, *, exists: bool = True) -> Check:
         Finding(
             "audit.chain",
             f"public.audit_logs sequence {row['sequence']}",
-            f"{row['problem']}: expected {row['expected']}, found {row['found']}",
+            f"{row['problem']}: expected {row['expected']}, found {_shown(row['found'])}",
             remedy=_REMEDY,
         )
         for row in broken
     )
     return Check(question, where, f"{head['records']} records up to sequence {head['last_sequence']}", findings)
+
+
+def _shown(found: str | None) -> str:
+    """Return a number or a hash as it is; what stands in their place is a row's, and is not told."""
+    return found if found and re.fullmatch(r"-?\d+|[0-9a-f]{64}", found) else "neither a number nor a hash"

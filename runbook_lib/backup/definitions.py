@@ -6,7 +6,12 @@ as ``(kind, name) -> definition``, by the server's own ``pg_get_*def`` where the
 ``sql/definitions``, one file a class of object; every name in them is written with its schema.
 
 What is left out on purpose: objects that an extension brought along (its version stands for them), OIDs, statistics
-of the planner (a dump has none before 18), and whatever can hold a password.
+of the planner (a dump has none before 18), and whatever exists to hold a password: the values of a user mapping's
+options, a subscription's connection, and of every other foreign option the value where its name speaks of a secret.
+
+What is compared is shown where it differs, because a changed CHECK that nobody may see helps nobody: literals in
+defaults, constraints, comments and bodies of functions are the database's definition, not its rows. A password that
+somebody wrote into one of them is hidden where a difference is shown.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from dataclasses import dataclass
 
 from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import Session
+from runbook_lib.secrecy import without_credentials
 
 _LINE = 160
 """How long one side of a difference may be to be read as a line, in characters."""
@@ -51,12 +57,17 @@ class Difference:
     """Its definition now; None if it does not exist."""
 
     def __str__(self) -> str:
-        """Return one readable line that shows where the two part."""
-        if self.found is None:
-            return f"is missing; it was {_shorten(self.expected or '')}"
-        if self.expected is None:
-            return f"was not in the backup; it is {_shorten(self.found)}"
-        expected, found = _parting(self.expected, self.found)
+        """Return one readable line that shows where the two part, and no credential."""
+        # Hidden before anything is cut: what says that a word is a password may be cut away from it.
+        before = None if self.expected is None else without_credentials(self.expected)
+        after = None if self.found is None else without_credentials(self.found)
+        if after is None:
+            return f"is missing; it was {_shorten(before or '')}"
+        if before is None:
+            return f"was not in the backup; it is {_shorten(after)}"
+        if before == after:
+            return f"differs in a credential, which is not shown: {_shorten(after)}"
+        expected, found = _parting(before, after)
         return f"expected {expected}, found {found}"
 
 

@@ -16,6 +16,7 @@ from runbook_lib.evidence import history, summary
 from runbook_lib.evidence.allure_gherkin import AllureGherkin
 from runbook_lib.evidence.collector import RECORD, Collector, Listener
 from runbook_lib.evidence.console import Console
+from runbook_lib.evidence.discretion import Discretion
 from runbook_lib.evidence.environment import RUN, SAY
 from runbook_lib.evidence.interruption import Interruption
 from runbook_lib.evidence.narrator import STYLES, Narrator
@@ -60,6 +61,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
     # pytest asks the last one first. So the narrator's opinion of how a report is shown goes before all others; and
     # of the wrappers around a report the innermost, the collector's, has concluded the scenario before it is read.
+    register(Discretion(config))
     register(_Outcomes(config, run))
     register(Collector(run, listeners))
     if config.getoption("allure_report_dir", None):

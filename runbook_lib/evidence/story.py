@@ -15,9 +15,9 @@ from _pytest._io import TerminalWriter
 
 from runbook_lib.errors import RunbookError
 from runbook_lib.evidence import wording
+from runbook_lib.evidence.discretion import without_values
 from runbook_lib.evidence.narrator import STYLES, label
 from runbook_lib.evidence.record import Ending, ScenarioRecord
-from runbook_lib.evidence.redaction import redacted
 
 
 class Story(TerminalRepr):
@@ -67,14 +67,16 @@ def story(
     asked = item.config.get_verbosity() > 1 or item.config.getoption("fulltrace", default=False)
     traceback = ""
     if asked:
-        traceback = str(item.repr_failure(excinfo))
+        traceback = without_values(item.repr_failure(excinfo))
     elif not foreseen:
         # What comes before the first line of our own is pytest, and pytest-bdd on the way to the step.
         first = next((number for number, entry in enumerate(excinfo.traceback) if entry in ours), 0)
-        traceback = str(excinfo.getrepr(style="short", tbfilter=lambda _: Traceback(excinfo.traceback[first:])))
+        traceback = without_values(
+            excinfo.getrepr(style="short", tbfilter=lambda _: Traceback(excinfo.traceback[first:]))
+        )
     says_it_all = scenario.ending in (Ending.UNPROVEN, Ending.PLANNED) or isinstance(excinfo.value, RunbookError)
     source = "" if ours == [] or says_it_all else str(place.statement).strip().splitlines()[0]
-    return Story(scenario, crash=crash, source=source, traceback=redacted(traceback))
+    return Story(scenario, crash=crash, source=source, traceback=traceback)
 
 
 def _is_ours(path: Path | str, root: Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -80,6 +81,11 @@ class Written:
     """What S3 says is there now."""
     sha256: str
     """The digest of all bytes sent, in hexadecimal."""
+
+
+# What they write for debugging is whole requests: session tokens, signatures, and the bytes of answers.
+for _talkative in ("boto3", "botocore", "urllib3"):
+    logging.getLogger(_talkative).setLevel(logging.INFO)
 
 
 class Bucket:

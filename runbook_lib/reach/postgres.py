@@ -4,6 +4,8 @@ The only importer of psycopg. Two things are decided here once. What a session m
 read-only by PostgreSQL itself, with timeouts, so that a check cannot do harm even where it is wrong. And how values
 are written: the settings that change the text of a value or of a definition (dates, floats, the search path, ...)
 are pinned, so that the same content gives the same text on every server.
+
+And one thing more: what the server says when a statement fails quotes rows. An error leaves this module without them.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
 from runbook_lib.errors import Denied, NotFound, RunbookError, Unproven, Unreachable
+from runbook_lib.secrecy import said_by_postgresql
 
 Row = dict[str, Any]
 
@@ -85,8 +88,9 @@ class Session:
         # Queries come from our own .sql files and from quoted identifiers; values always travel as parameters.
         parameters = named or arguments or None
         try:
-            cursor = self._connection.execute(query, parameters)
-            return cursor.fetchall() if cursor.description else []
+            with _telling_no_rows():
+                cursor = self._connection.execute(query, parameters)
+                return cursor.fetchall() if cursor.description else []
         except psycopg.errors.InsufficientPrivilege as refused:
             raise Denied(
                 "to read what this check needs",
@@ -115,8 +119,9 @@ class Session:
         return next(iter(self.row(query, *arguments, **named).values()))
 
     def execute(self, statement: str, *arguments: object) -> None:
-        """Execute a statement for its effect; psycopg's own errors are raised as they are."""
-        self._connection.execute(statement, arguments or None)
+        """Execute a statement for its effect; psycopg's own errors are raised, without the values of rows."""
+        with _telling_no_rows():
+            self._connection.execute(statement, arguments or None)
 
     def server(self) -> Server:
         """Ask the server who it is. Needs no more than a login."""
@@ -138,9 +143,11 @@ class Session:
         """Ask the server to stop what this session is executing; safe from another thread."""
         self._connection.cancel_safe(timeout=5)
 
-    def transaction(self) -> Any:
-        """Return a context manager that commits at its end and rolls back on an exception."""
-        return self._connection.transaction()
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Transaction]:
+        """Commit at the end of the block, and roll back on an exception."""
+        with _telling_no_rows(), self._connection.transaction() as transaction:
+            yield transaction
 
     @property
     def connection(self) -> psycopg.Connection[Row]:
@@ -173,6 +180,16 @@ class _Connection(psycopg.Connection[Row]):
                 why=f"it accepted the connection, and was silent for {named['timeout']:.0f} s",
                 remedy="look at the server: a stopped process, a hanging disk, a network that drops packets",
             ) from silent
+
+
+@contextmanager
+def _telling_no_rows() -> Iterator[None]:
+    """Take the values of rows out of what the driver raises: whoever prints the error prints no row."""
+    try:
+        yield
+    except psycopg.Error as failed:
+        failed.args = (said_by_postgresql(str(failed), by_the_driver=True),)
+        raise
 
 
 @contextmanager

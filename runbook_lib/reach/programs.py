@@ -19,6 +19,7 @@ from typing import Any
 
 from runbook_lib.errors import ToolFailed, ToolMissing, WaitTimedOut
 from runbook_lib.reach.workspace import Account, Workspace
+from runbook_lib.secrecy import said_by_postgresql
 
 _TAIL_LINES = 15
 
@@ -111,8 +112,8 @@ def run(
 
 
 def tail(text: str, lines: int = _TAIL_LINES) -> str:
-    """Return the last lines of a text, without blank ones."""
-    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
+    """Return the last lines of what a program said, without blank ones and without the rows that PostgreSQL quotes."""
+    return "\n".join([line for line in said_by_postgresql(text).splitlines() if line.strip()][-lines:])
 
 
 def _surroundings(*, inherit: bool) -> dict[str, str]:

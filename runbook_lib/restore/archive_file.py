@@ -10,8 +10,9 @@ The form is that of PostgreSQL's src/bin/pg_dump/pg_backup_archiver.c, ReadHead(
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,7 @@ from runbook_lib.errors import DamagedArtefact, Unproven
 from runbook_lib.outcome import Finding, Outcome
 from runbook_lib.reach import programs
 from runbook_lib.reach.server import PostgresServer
+from runbook_lib.secrecy import said_by_postgresql
 
 _MAGIC = b"PGDMP"
 _CUSTOM = 1
@@ -195,16 +197,19 @@ _LACKS = re.compile(
 def complaints(said: str) -> Iterator[Finding]:
     """Turn what pg_restore wrote into findings: every error and warning, with the object it was about.
 
-    An error for something that the target alone lacks leaves the backup unproven; any other is a failure.
+    What PostgreSQL quotes of the rows is left out; the number of the line in the table's rows is kept. An error for
+    something that the target alone lacks leaves the backup unproven; any other is a failure.
     """
     subject = ""
-    for line in said.splitlines():
+    lines = said_by_postgresql(said).splitlines()
+    for number, line in enumerate(lines, start=1):
         if about := re.match(r"pg_restore: from TOC entry \d+; \d+ \d+ (.*)", line):
             subject = about[1]
         elif error := re.match(r"pg_restore: (?:error|warning): (.*)", line):
             says = error[1].removeprefix("could not execute query: ")
             if says.startswith("errors ignored on restore"):
                 continue
+            says += _place(lines[number:])
             lacks = bool(_LACKS.search(says))
             yield Finding(
                 "restore.target_lacks" if lacks else "restore.error",
@@ -213,3 +218,10 @@ def complaints(said: str) -> Iterator[Finding]:
                 Outcome.UNPROVEN if lacks else Outcome.FAILED,
                 "give the drill's machine what the source has, and run the drill again" if lacks else "",
             )
+
+
+def _place(following: Iterable[str]) -> str:
+    """Return where in a table's rows an error was, by what stands below it."""
+    beside = takewhile(lambda line: not line.startswith("pg_restore: "), following)
+    found = (re.match(r"CONTEXT:  (COPY .*)", line) for line in beside)
+    return next((f" ({place[1]})" for place in found if place), "")

@@ -21,6 +21,7 @@ from runbook_lib.phases import Progress, Stopwatch, Watcher
 from runbook_lib.reach import postgres
 from runbook_lib.reach.programs import CommandResult
 from runbook_lib.reach.workspace import Workspace
+from runbook_lib.secrecy import said_by_postgresql
 
 _LOOK_SECONDS = 0.5
 RESTORE_SECONDS = 4 * 3600
@@ -133,7 +134,7 @@ def timed_restore(
         raise WaitTimedOut(
             "pg_restore to end",
             where=str(argv[-1]),
-            why=f"it was killed after {RESTORE_SECONDS / 3600:.0f} h; it said last: {moments.lines[-1]}",
+            why=f"it was killed after {RESTORE_SECONDS / 3600:.0f} h; it said last: {_last(moments.lines)}",
             remedy="restore with more jobs, on a faster disk, or from a base backup",
         )
     data = moments.data or [began]
@@ -141,3 +142,7 @@ def timed_restore(
     stopwatch.note("restore indexes", *((moments.indexes[0], ended) if moments.indexes else (ended, ended)))
     sought = "to restore the dump"
     return CommandResult(sought, tuple(map(str, argv)), status, "", "\n".join(moments.lines), ended - began)
+
+
+def _last(lines: Sequence[str]) -> str:
+    return (said_by_postgresql("\n".join(lines)).splitlines() or ["nothing"])[-1]

@@ -34,6 +34,7 @@ from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore import archive_file, integrity, progress
 from runbook_lib.safety import ownership
+from runbook_lib.secrecy import said_by_postgresql, without_credentials
 
 _NO_LOCALE = "restore.locale"
 _SPACE_FACTOR = 1.2
@@ -89,7 +90,7 @@ class Scratch:
     def disk_full(self) -> str:
         """What its servers logged of a full disk; empty if nothing."""
         logs = [server.log.read_text(errors="replace") for server in self._servers.values()]
-        found = _DISK_FULL.search("\n".join(logs))
+        found = _DISK_FULL.search(said_by_postgresql("\n".join(logs)))
         return found[0] if found else ""
 
 
@@ -162,6 +163,8 @@ class RestoredDatabase:
         """Drop it, and see that it is gone; return whether it was there."""
         server = postgres.with_database(self.dsn, "postgres")
         with self.stopwatch.phase("clean up"), postgres.session(server, read_only=False) as session:
+            if ownership.exists(session, self.name):
+                _forget_subscriptions(self.dsn)
             return ownership.remove(session, self.name)
 
     @property
@@ -319,7 +322,7 @@ def _create_roles(roles: bytes | None, server: PostgresServer, name: str) -> Ite
         timeout_seconds=300,
         workspace=server.workspace,
     )
-    for line in ran.stderr.splitlines():
+    for line in said_by_postgresql(ran.stderr).splitlines():
         if "ERROR:" not in line or re.search(r'role ".*" already exists', line):
             continue
         yield Finding(
@@ -364,7 +367,7 @@ def _apply(session: Session, properties: DatabaseProperties, name: str) -> Itera
             yield Finding(
                 "restore.properties",
                 name,
-                f"{statement}: {str(refused).splitlines()[0]}",
+                f"{without_credentials(statement)}: {str(refused).splitlines()[0]}",
                 remedy="apply it by hand after a real restore",
             )
 
@@ -438,4 +441,19 @@ def _drop_quietly(server: PostgresServer, name: str) -> None:
         suppress(postgres.DriverError, TargetRefused, ToolFailed, Unproven),
         postgres.session(server.dsn(), read_only=False) as session,
     ):
+        if ownership.exists(session, name):
+            _forget_subscriptions(server.dsn(name))
         ownership.remove(session, name)
+
+
+def _forget_subscriptions(dsn: str) -> None:
+    """Drop the copy's subscriptions, without which no database can be dropped; the publisher is told nothing."""
+    with postgres.session(dsn, read_only=False) as session:
+        for row in session.rows(
+            "SELECT subname FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid"
+            " WHERE d.datname = pg_catalog.current_database()"
+        ):
+            name = postgres.identifier(row["subname"])
+            session.execute(f"ALTER SUBSCRIPTION {name} DISABLE")
+            session.execute(f"ALTER SUBSCRIPTION {name} SET (slot_name = NONE)")
+            session.execute(f"DROP SUBSCRIPTION {name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -73,6 +74,13 @@ def parse(told: Mapping[str, Any], *, where: str) -> Settings:
             where=where,
             why="it holds a password, and profiles are shared",
             remedy="put the password into PGPASSFILE (~/.pgpass) or a PGSERVICEFILE",
+        )
+    if re.search(r"://[^/]*@", settings.backups.endpoint_url):
+        raise ProfileInvalid(
+            "backups.endpoint_url without a credential",
+            where=where,
+            why="it names somebody who logs in, and profiles are shared",
+            remedy="give AWS credentials by AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role",
         )
     if settings.changes.granted:
         raise ProfileInvalid(

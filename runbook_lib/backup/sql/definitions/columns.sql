@@ -16,7 +16,10 @@ SELECT 'column' AS kind, c.oid::pg_catalog.regclass::text || '.' || pg_catalog.q
            'COMPRESSION ' || nullif(a.attcompression::text, ''),
            CASE WHEN a.attstattarget >= 0 THEN 'STATISTICS ' || a.attstattarget END,
            'OPTIONS (' || (SELECT pg_catalog.string_agg(o, ', ' ORDER BY o COLLATE "C") FROM pg_catalog.unnest(a.attoptions) o) || ')',
-           'FDW OPTIONS (' || (SELECT pg_catalog.string_agg(o, ', ' ORDER BY o COLLATE "C") FROM pg_catalog.unnest(a.attfdwoptions) o) || ')'
+           'FDW OPTIONS (' || (SELECT pg_catalog.string_agg(CASE WHEN pg_catalog.split_part(o, '=', 1) ~* '(pass|pwd|secret|token|credential|signature|(access|api|private|client)[_-]?key)'
+                                THEN pg_catalog.split_part(o, '=', 1) || ' (not shown)'
+                                ELSE pg_catalog.regexp_replace(o, '://[^/@ ]*@', '://(not shown)@', 'g') END, ', ' ORDER BY o COLLATE "C")
+                             FROM pg_catalog.unnest(a.attfdwoptions) o) || ')'
        ) AS definition
   FROM pg_catalog.pg_attribute a
   JOIN pg_catalog.pg_class c ON c.oid = a.attrelid

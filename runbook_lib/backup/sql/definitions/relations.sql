@@ -19,7 +19,10 @@ SELECT CASE c.relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WH
            CASE WHEN c.relforcerowsecurity THEN 'FORCE ROW LEVEL SECURITY' END,
            CASE WHEN c.relreplident <> 'd' AND c.relkind IN ('r', 'p', 'm') THEN 'REPLICA IDENTITY ' || c.relreplident::text END,
            CASE WHEN c.relkind = 'm' AND NOT c.relispopulated THEN 'WITH NO DATA' END,
-           (SELECT 'SERVER ' || s.srvname || coalesce(' OPTIONS (' || (SELECT pg_catalog.string_agg(o, ', ' ORDER BY o COLLATE "C") FROM pg_catalog.unnest(ft.ftoptions) o) || ')', '')
+           (SELECT 'SERVER ' || s.srvname || coalesce(' OPTIONS (' || (SELECT pg_catalog.string_agg(CASE WHEN pg_catalog.split_part(o, '=', 1) ~* '(pass|pwd|secret|token|credential|signature|(access|api|private|client)[_-]?key)'
+                                THEN pg_catalog.split_part(o, '=', 1) || ' (not shown)'
+                                ELSE pg_catalog.regexp_replace(o, '://[^/@ ]*@', '://(not shown)@', 'g') END, ', ' ORDER BY o COLLATE "C")
+                             FROM pg_catalog.unnest(ft.ftoptions) o) || ')', '')
               FROM pg_catalog.pg_foreign_table ft JOIN pg_catalog.pg_foreign_server s ON s.oid = ft.ftserver WHERE ft.ftrelid = c.oid),
            (SELECT pg_catalog.format('AS %s START %s INCREMENT %s MINVALUE %s MAXVALUE %s CACHE %s%s',
                        pg_catalog.format_type(q.seqtypid, NULL), q.seqstart, q.seqincrement, q.seqmin, q.seqmax, q.seqcache,
