@@ -125,6 +125,10 @@ class Execs:
             if not ending.done():
                 return  # nobody is there any more
             await ending
+            # From here on what comes is read and dropped, by `close`: closed with something unread, a connection is
+            # reset, and the other side may lose what was sent to it last.
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
             if running.cut or (fault is not None and fault.kind is Kind.NO_STATUS):
                 await socket.close()
                 return
