@@ -174,7 +174,13 @@ class TestTheApplication:
             assert up.cluster.deployment("tensafe-api").ready_replicas == 0
             connected.execute("ALTER DATABASE tensafe ALLOW_CONNECTIONS true")
         up.cluster.wait_for_replicas("tensafe-api", 1, within_seconds=20)
-        told = up.cluster.logs(pod.name, tail_lines=10_000)
+        told = wait_for(
+            "it to have written again",
+            lambda: up.cluster.logs(pod.name, tail_lines=10_000),
+            where=pod.name,
+            within_seconds=15,
+            until=lambda log: log.rpartition("not acknowledged")[2].count(" acknowledged") > 3,
+        )
         assert "not acknowledged" in told
         assert up.cluster.pod(pod.name).restarts == 0
         acknowledged = {int(number) for number in re.findall(r" acknowledged (\d+)$", told, re.MULTILINE)}
