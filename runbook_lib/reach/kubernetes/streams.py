@@ -194,7 +194,7 @@ class _Stream:
                 server_hostname=settings.tls_server_name or None,
                 proxy=settings.proxy if proxied else None,
                 autoping=False,
-                autoclose=True,
+                autoclose=False,
                 max_msg_size=0,
                 compress=0,
                 timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
@@ -213,7 +213,7 @@ class _Stream:
                         feeding.cancel()
                         await asyncio.gather(feeding, return_exceptions=True)
             finally:
-                # Not politely: whoever has not closed by now may not be listening, and would be waited for.
+                # Not politely: whoever is done has closed by now, and whoever is not may not be listening.
                 await connector.close(abort_ssl=True)
                 await connection.close()
 
@@ -285,6 +285,9 @@ class _Stream:
         try:
             while piece := await source.read():
                 await connection.send_bytes(b"\0" + piece)
+                await asyncio.sleep(
+                    0
+                )  # neither a file nor a broken connection makes us wait: let the listener have its turn
             if self.protocol == _PROTOCOLS[0]:
                 await connection.send_bytes(bytes([_CLOSE, _IN]))
         except (ConnectionError, aiohttp.ClientError):
