@@ -236,6 +236,8 @@ def _connection_error(dsn: str, failed: psycopg.OperationalError) -> RunbookErro
     sought, where = "to connect to PostgreSQL", describe(dsn)
     if re.search(r'database ".*" does not exist', why):
         return NotFound(sought, where=where, why=why, remedy="name an existing database in the profile")
+    if "permission denied for database" in why:
+        return Denied(sought, where=where, why=why, remedy="GRANT CONNECT ON DATABASE ... TO the role of the profile")
     if re.search(r"authentication failed|no pg_hba.conf entry|no password supplied|role .* does not exist", why):
         remedy = "check user and password (PGPASSFILE, PGSERVICE, PGUSER) and pg_hba.conf"
         return Denied(sought, where=where, why=why, remedy=remedy)
