@@ -22,6 +22,7 @@ from psycopg.conninfo import make_conninfo
 from runbook_lib.errors import Denied
 from runbook_lib.reach import postgres
 from runbook_lib.reach.objects import Bucket
+from runbook_lib.reach.server import PostgresServer
 from runbook_lib.sandbox.sandbox import Sandbox
 from tests.bad_input.running import Ran, environment, runbook
 from tests.effects.conftest import profile
@@ -89,6 +90,7 @@ def test_every_reading_scenario_is_proven(sandbox: Sandbox, reading: str, tmp_pa
         credentials=(sandbox.store.access_key, sandbox.store.secret_key),
     )
     before = everything(owners)
+    assert isinstance(sandbox.server, PostgresServer)
     begins = sandbox.server.log.stat().st_size
     ran = run_all_that_reads(sandbox, tmp_path, temporary, reading)
     outcomes = {each["scenario"]: each["outcome"] for each in ran.summary["scenarios"]}
