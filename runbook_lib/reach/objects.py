@@ -85,7 +85,7 @@ class Written:
 
 # What they write for debugging is whole requests: session tokens, signatures, and the bytes of answers.
 for _talkative in ("boto3", "botocore", "urllib3"):
-    logging.getLogger(_talkative).setLevel(logging.INFO)
+    logging.getLogger(_talkative).setLevel(logging.WARNING)
 
 
 class Bucket:
