@@ -157,7 +157,9 @@ def _journal(environment: Environment) -> Iterator[Examined]:
             environment.settings.recover_command,
         )
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not os.access(existing, os.W_OK):
+    if not existing.is_dir():
+        yield _unproven("journal", f"{existing} is no folder", "name another folder as changes.journal")
+    elif not os.access(existing, os.W_OK | os.X_OK):
         yield _unproven("journal", f"{existing} may not be written to", "name another folder as changes.journal")
     elif not left:
         yield _proven("journal", f"{folder}: nothing is outstanding")

@@ -7,6 +7,7 @@ that wrote it; what bears another one, or none, is somebody else's and is left a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -56,22 +57,26 @@ class AddBackup(Undoable):
         if any(each.key == self.key + MANIFEST_SUFFIX for each in self._ours(bucket)):
             return f"{self.key} is a whole backup: it stays"
         removed = aborted = 0
+        quiet_since = time.monotonic()
 
-        def nothing_is_left() -> bool:
-            # A server goes on with a request whose sender was killed: what was not there a moment ago may be there now.
-            nonlocal removed, aborted
+        def seconds_of_quiet() -> float:
+            nonlocal removed, aborted, quiet_since
             found = bucket.abort_uploads(self.key + DUMP_SUFFIX)
             ours = self._ours(bucket)
             for each in ours:
                 bucket.remove(each.key, each.version_id)
             removed, aborted = removed + len(ours), aborted + found
-            return not found and not ours
+            if ours or found:
+                quiet_since = time.monotonic()
+                return -1.0  # it is looked once more: S3's claim that it is gone is a claim
+            return time.monotonic() - quiet_since
 
         wait_for(
             f"everything written of {self.key} to be gone",
-            nothing_is_left,
+            seconds_of_quiet,
             where=f"bucket {bucket.name} at {bucket.endpoint}",
             within_seconds=_GONE_WITHIN_SECONDS,
+            until=lambda quiet: quiet >= systems.straggling_seconds,
             remedy="find out who still writes it, and recover again",
         )
         return f"{removed} objects of {self.key} and {aborted} unfinished uploads are removed"

@@ -9,7 +9,7 @@ moment it died on.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runbook_lib.errors import RunbookError, TargetRefused
@@ -17,6 +17,9 @@ from runbook_lib.safety import journal
 from runbook_lib.safety.act import Undoable
 from runbook_lib.safety.journal import Entry, Header, Journal, Record
 from runbook_lib.safety.systems import Systems
+
+_STRAGGLING_SECONDS = 2.0
+"""A request that was sent whole is carried out although its sender was killed: seen up to half a second later."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ def recover(
     Raise `NotPermitted` where a run is under way, `TargetRefused` where a journal is of another cluster.
     """
     known = {kind.kind: kind for kind in kinds}
+    systems = replace(systems, straggling_seconds=_STRAGGLING_SECONDS)
     if not any(record.outstanding for record in journal.read_all(folder)):
         return []
     done: list[TakenBack] = []

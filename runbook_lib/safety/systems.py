@@ -35,6 +35,9 @@ class Systems:
     established: Callable[[Session], None] = lambda _: None
     """Compares identities on every session that may write, before its first statement; raises `TargetRefused`."""
 
+    straggling_seconds: float = 0.0
+    """For how long requests of a run that was killed may still arrive; 0 where no run was killed."""
+
     @contextmanager
     def control(self, *, read_only: bool = False) -> Iterator[Session]:
         """Open a session that may write, beside the database and not in it, so that the database can be altered.
