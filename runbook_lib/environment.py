@@ -31,7 +31,8 @@ from runbook_lib.restore.application import TakeApplicationOut
 from runbook_lib.restore.fence import FenceDatabase
 from runbook_lib.restore.made_database import MakeDatabase
 from runbook_lib.restore.maintenance_mode import MaintenanceMode
-from runbook_lib.restore.scratch import RestoredDatabase, Scratch, into_scratch
+from runbook_lib.restore.restored import RestoredDatabase
+from runbook_lib.restore.scratch import Scratch, into_scratch
 from runbook_lib.safety import journal, recovery
 from runbook_lib.safety.act import Undoable
 from runbook_lib.safety.halt import Halt
