@@ -31,11 +31,20 @@ _QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.|'')*'"
 _BARE = r"(?:[^\s\"'&,;)}\]]|[,;)}\]](?=[^\s.,;:\"')}\]]))+"
 """A value without quotes: to the next blank, or to a sign that ends a list of values rather than stands in one."""
 
+_OUR_WORDS = r"(?:expected|is missing|was not in|differs in|other content)\b"
+"""How what a finding says begins; before it stands the name of a table, a column or a setting."""
+_EXPRESSION = r"\w+\.\w|\$\d|\w+\("
+"""How a column, a parameter or a call of SQL begins, which is what stands there in a definition."""
+
 _CREDENTIALS = (
     # scheme://user:password@host
     (re.compile(r"(?<=://)([^\s/:@]*):[^\s/@]+(?=@)"), rf"\1:{HIDDEN}"),
-    # password=..., "secret_key": "...", X-Amz-Signature=...
-    (re.compile(rf"(?i)(?<![\w-])({_NAME}[\"']?\s*[=:]\s*)({_QUOTED}|{_BARE})"), rf"\g<1>{HIDDEN}"),
+    # password = '...', "secret_key": "..."
+    (re.compile(rf"(?i)(?<![\w-])({_NAME}[\"']?\s*(?:=|:(?!:))\s*)({_QUOTED})"), rf"\g<1>{HIDDEN}"),
+    # password=..., X-Amz-Signature=...; PGPASSWORD: ..., but not: column password_hash: is missing
+    (re.compile(rf"(?i)(?<![\w-])({_NAME}[\"']?(?:=|\s*:(?!:)\s*(?!{_OUR_WORDS})))({_BARE})"), rf"\g<1>{HIDDEN}"),
+    # aws_secret_access_key = ..., but not: WHERE users.token = sessions.token
+    (re.compile(rf"(?i)(?<![\w-])({_NAME}[\"']?\s*=\s*)(?!{_EXPRESSION})({_BARE})"), rf"\g<1>{HIDDEN}"),
     # ... PASSWORD '...', OPTIONS (password '...'), SET app.secret TO '...'
     (re.compile(rf"(?i)(?<![\w-])({_NAME}[\"']?\s+(?:to\s+)?)E?'(?:[^']|'')*'"), rf"\g<1>{HIDDEN}"),
     # Authorization: Bearer ...

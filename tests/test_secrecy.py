@@ -214,6 +214,8 @@ def test_other_words_are_left_as_they_are(line: str) -> None:
         "{'PGPASSWORD': 'it\\'s Canary0row'}",
         "-----BEGIN RSA PRIVATE KEY-----\nCanary0row\n-----END RSA PRIVATE KEY-----",
         "client-key-data: Canary0row",
+        "aws_secret_access_key = Canary0row",
+        "password = Canary0row",
     ],
 )
 def test_a_credential_is_hidden(text: str) -> None:
@@ -224,3 +226,17 @@ def test_a_verifier_is_hidden() -> None:
     verifier = "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"
     assert without_credentials(f"role with {verifier} in it") == "role with *** in it"
     assert without_credentials("md5" + "0" * 32) == "***"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "catalog.column public.users.password_hash: is missing; it was #5 bytea",
+        "CHECK ((kind = ANY (ARRAY['tokens'::text, 'secret'::text])))",
+        "SELECT u.id FROM users u JOIN sessions s ON u.token = s.token",
+        "token = $1 AND token = pg_catalog.lower($2)",
+        "foreign server far: options host=far, password (not shown)",
+    ],
+)
+def test_what_only_speaks_of_a_credential_is_shown(text: str) -> None:
+    assert without_credentials(text) == text

@@ -272,6 +272,8 @@ def _connection_error(dsn: str, failed: psycopg.OperationalError) -> RunbookErro
     if "not currently accepting connections" in why:
         remedy = "somebody has shut it: let that come to its end, or take it back (runbook recover)"
         return Denied(sought, where=where, why=why, remedy=remedy)
+    if "permission denied for database" in why:
+        return Denied(sought, where=where, why=why, remedy="GRANT CONNECT ON DATABASE ... TO the role of the profile")
     if re.search(r"authentication failed|no pg_hba.conf entry|no password supplied|role .* does not exist", why):
         remedy = "check user and password (PGPASSFILE, PGSERVICE, PGUSER) and pg_hba.conf"
         return Denied(sought, where=where, why=why, remedy=remedy)

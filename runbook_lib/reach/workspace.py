@@ -188,6 +188,7 @@ class Workspace:
         *,
         log: Path,
         env: Mapping[str, str] | None = None,
+        account: Account | None = None,
         pass_fds: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
         """Start a program in the workspace, unprivileged, in a session of its own, and return it running.
@@ -195,6 +196,7 @@ class Workspace:
         :param argv: the program and its arguments; never a shell's
         :param log: the file that its output is appended to; it is private, and may lie inside the workspace
         :param env: added to the scrubbed environment
+        :param account: whom to run it as instead of the workspace's own account, where we are root
         :param pass_fds: open files that it inherits
 
         Raise `ToolMissing` where the program is not there, or cannot be reached by the account.
@@ -202,7 +204,13 @@ class Workspace:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             child = self.spawn(
-                argv, env=env, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, pass_fds=pass_fds
+                argv,
+                env=env,
+                account=account,
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                pass_fds=pass_fds,
             )
         finally:
             os.close(descriptor)

@@ -38,7 +38,7 @@ def environment() -> dict[str, str]:
 def start(
     workspace: Workspace, module: str, arguments: Sequence[str | Path] = (), *, log: Path, env: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    """Start one of this project's modules in a workspace; whoever starts it has to wait for its end.
+    """Start one of this project's modules in a workspace, as `Workspace.start` does.
 
     :param log: the file that its output is appended to
     """
@@ -51,18 +51,7 @@ def start(
             *("setpriv", f"--reuid={own.uid}", f"--regid={own.gid}", "--clear-groups"),
             *(f"--inh-caps={capability}", f"--ambient-caps={capability}", "--", *command),
         ]
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        return workspace.spawn(
-            command,
-            env={**environment(), **env},
-            account=account,
-            stdin=subprocess.DEVNULL,
-            stdout=descriptor,
-            stderr=descriptor,
-        )
-    finally:
-        os.close(descriptor)
+    return workspace.start(command, log=log, env={**environment(), **env}, account=account)
 
 
 def give_up_capability() -> None:

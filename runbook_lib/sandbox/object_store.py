@@ -6,8 +6,8 @@ that stores them. ``weed mini`` runs all of its roles in one process and, of the
 ``weed server`` sleeps through more than two).
 
 Left alone it listens on every interface, accepts any credentials, reports statistics to its makers and leaves sockets
-in ``/tmp``. Here it listens on 127.0.0.1 only, at ports that were free, knows one identity made up for this
-run, stays silent, and its sockets are removed with it.
+in ``/tmp``. Here it listens on 127.0.0.1 only, at ports that were free, knows two identities made up for this
+run (its owner, and somebody who may only read), stays silent, and its sockets are removed with it.
 """
 
 from __future__ import annotations
@@ -58,9 +58,11 @@ class ObjectStore:
         self.region = "us-east-1"
         """The region that requests are signed for."""
         self.access_key = f"SANDBOX{secrets.token_hex(6).upper()}"
-        """The id of the only credentials that it accepts."""
+        """The id of its owner's credentials."""
         self.secret_key = secrets.token_urlsafe(30)
-        """The secret of the only credentials that it accepts."""
+        """The secret of its owner's credentials."""
+        self.reader = (f"READER{secrets.token_hex(6).upper()}", secrets.token_urlsafe(30))
+        """Id and secret of somebody who may list and read every bucket, and nothing else."""
         self._ports = ports
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -112,13 +114,12 @@ class ObjectStore:
                 path.unlink(missing_ok=True)
 
     def _launch(self, program: Path) -> None:
-        identity = {
-            "name": "sandbox",
-            "credentials": [{"accessKey": self.access_key, "secretKey": self.secret_key}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
+        known = [
+            _identity("sandbox", self.access_key, self.secret_key, "Admin", "Read", "Write", "List", "Tagging"),
+            _identity("reader", *self.reader, "Read", "List"),
+        ]
         identities = self.folder / "identities.json"
-        identities.write_text(json.dumps({"identities": [identity]}))
+        identities.write_text(json.dumps({"identities": known}))
         identities.chmod(0o600)
         data = self.folder / "data"
         data.mkdir(mode=0o700)
@@ -190,6 +191,11 @@ class ObjectStore:
     def _sockets(self) -> list[Path]:
         """The sockets whose place SeaweedFS lets nobody choose."""
         return [_socket(role, self._ports[f"{role} grpc"]) for role in _ROLES]
+
+
+def _identity(name: str, access_key: str, secret_key: str, *actions: str) -> dict[str, object]:
+    """Say who somebody is and what they may do, in SeaweedFS's form."""
+    return {"name": name, "credentials": [{"accessKey": access_key, "secretKey": secret_key}], "actions": actions}
 
 
 def _socket(role: str, port: int) -> Path:

@@ -54,11 +54,11 @@ def environment(temporary: Path, **extra: str) -> dict[str, str]:
     }
 
 
-def runbook(*arguments: str | Path, reports: Path, env: Mapping[str, str]) -> Ran:
+def runbook(*arguments: str | Path, reports: Path, env: Mapping[str, str], project: Path = PROJECT) -> Ran:
     """Run the runbook with some options, in a process of its own."""
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", *map(str, arguments), "--reports", str(reports)],
-        cwd=PROJECT,
+        cwd=project,
         env=dict(env),
         capture_output=True,
         text=True,

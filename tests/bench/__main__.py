@@ -69,7 +69,7 @@ def main() -> None:
         return
     wanted = told.only or ["hash", "backup", "drill", "memory"]
     bars: list[Bar] = []
-    with Sandbox.up(scale=told.scale) as sandbox:
+    with Sandbox.up(scale=told.scale, kubernetes=False) as sandbox:
         environment = Environment.of(sandbox.settings)
         size = environment.identity().bytes
         print(
@@ -234,7 +234,7 @@ def _create_and_restore(server: PostgresServer, file: Path, *options: str) -> No
 
 def _memory_of_a_backup(scale: float) -> None:
     """Take one backup and say how much memory this process had at most; the servers are other processes."""
-    with Sandbox.up(scale=scale) as sandbox:
+    with Sandbox.up(scale=scale, kubernetes=False) as sandbox:
         environment = Environment.of(sandbox.settings)
         taken = environment.take_backup("manual")
         # Not getrusage: on Linux its maximum takes in the process that started this one.

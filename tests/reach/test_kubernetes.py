@@ -27,6 +27,7 @@ from kubernetes.config import incluster_config
 from runbook_lib.errors import (
     DamagedArtefact,
     Denied,
+    NoRoom,
     NotFound,
     ProfileInvalid,
     RunbookError,
@@ -664,6 +665,34 @@ class TestACommand:
         assert len(said.stderr) < 3 * MB
 
 
+class TestOurOwnEnd:
+    def test_that_is_full_is_no_fault_of_the_cluster(self, cluster: Cluster) -> None:
+        with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(NoRoom, match="No space left"):
+            cluster.exec("box-0", ["echo", "x"], stdout=cast("BinaryIO", full), timeout_seconds=10)
+
+    def test_that_nobody_reads_any_more(self, cluster: Cluster) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer, "wb", buffering=0) as broken, pytest.raises(ToolFailed, match="Broken pipe"):
+            cluster.exec("box-0", ["cat", "/dev/zero"], stdout=cast("BinaryIO", broken), timeout_seconds=10)
+
+    def test_that_cannot_be_read_is_not_taken_for_its_end(self, cluster: Cluster) -> None:
+        class Damaged(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                if self.tell() > MB:
+                    raise OSError(5, "Input/output error")
+                return super().read(size)
+
+        with pytest.raises(ToolFailed, match="Input/output error"):
+            cluster.exec("box-0", ["wc", "-c"], stdin=Damaged(bytes(2 * MB)), timeout_seconds=10)
+
+    def test_that_is_not_there(self, cluster: Cluster, tmp_path: Path) -> None:
+        with pytest.raises(NotFound, match="No such file"):
+            cluster.copy_in("box-0", tmp_path / "gone", "x")
+        with pytest.raises(ToolFailed, match="No such file"):
+            cluster.copy_out("box-0", "/etc/hostname", tmp_path / "gone" / "x")
+
+
 class TestAStreamThatBreaks:
     def test_in_good_order_without_a_word_is_no_success(self, api: KubernetesApi, cluster: Cluster) -> None:
         with (
@@ -778,7 +807,7 @@ class TestAFile:
 
     def test_is_never_overwritten_here(self, cluster: Cluster, tmp_path: Path) -> None:
         (tmp_path / "back").write_text("mine")
-        with pytest.raises(FileExistsError):
+        with pytest.raises(TargetRefused, match="is there"):
             cluster.copy_out("box-0", "/etc/hostname", tmp_path / "back")
         assert (tmp_path / "back").read_text() == "mine"
 

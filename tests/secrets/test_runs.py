@@ -44,6 +44,9 @@ class Operator:
 
     def must_not_tell(self, told: Told, *, but: tuple[str, ...] = ()) -> None:
         assert told.places["environment"], "no process in a private workspace was seen"
+        variables = {each.partition(b"=")[0] for each in told.places["environment"].replace(b"\n", b"\0").split(b"\0")}
+        assert b"TENSAFE_WORKSPACE" in variables
+        assert [name for name in variables if name.startswith((b"AWS_", b"KUBE", b"PGPASS", b"PGSERVICE"))] == []
         assert self.planted.canaries.found_in(told.places, but=but) == [], told.terminal
 
 
@@ -66,7 +69,12 @@ def test_a_backup_is_taken_and_restored(operator: Operator) -> None:
 
 
 def test_a_drill_is_proven(operator: Operator) -> None:
-    told = operator.runs(*DRILL, profile=operator.planted.profile(operator.home), PGPASSWORD="unused")
+    planted = operator.planted
+    told = operator.runs(
+        *DRILL,
+        profile=planted.profile(operator.home, dsn=planted.dsn("clerk_env")),
+        PGPASSWORD=planted.canaries["password_env"],
+    )
     assert told.exit_code == 0, told.terminal
     operator.must_not_tell(told)
 

@@ -15,7 +15,7 @@ import secrets
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from runbook_lib.errors import DamagedArtefact, NoRoom, NotFound, RunbookError, ToolFailed
+from runbook_lib.errors import DamagedArtefact, NoRoom, NotFound, RunbookError, TargetRefused, ToolFailed
 from runbook_lib.reach.programs import CommandResult
 
 _DIGEST_REMEDY = "look whether the file is there, and whether the container has sha256sum"
@@ -39,7 +39,9 @@ def copy_out(run: Exec, path: str, into: Path, *, where: str) -> str:
     sought = f"the file {path}"
     partial = into.with_name(f".{into.name}.{secrets.token_hex(4)}.partial")
     if into.exists():
-        raise FileExistsError(errno.EEXIST, "a file of that name is there, and is not overwritten", str(into))
+        raise TargetRefused(
+            sought, where=str(into), why="a file of that name is there", remedy="remove it, or choose another name"
+        )
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             counted = _Counting(file)
@@ -62,7 +64,9 @@ def copy_out(run: Exec, path: str, into: Path, *, where: str) -> str:
             raise NoRoom(
                 sought, where=str(into.parent), why=failed.strerror or "full", remedy="free space there"
             ) from failed
-        raise
+        raise ToolFailed(
+            sought, where=str(into), why=failed.strerror or str(failed), remedy="choose a folder that we may write to"
+        ) from failed
     finally:
         partial.unlink(missing_ok=True)
     return counted.digest.hexdigest()
@@ -79,7 +83,13 @@ def copy_in(run: Exec, source: Path, path: str, *, where: str) -> str:
     partial = f"{folder}/" if folder or path.startswith("/") else ""
     partial += f".{name}.{secrets.token_hex(4)}.partial"
     digest = hashlib.sha256()
-    with source.open("rb") as file:
+    try:
+        opened = source.open("rb")
+    except OSError as failed:
+        raise NotFound(
+            sought, where=str(source), why=failed.strerror or str(failed), remedy="name a file that we may read"
+        ) from failed
+    with opened as file:
         size = os.fstat(file.fileno()).st_size
         # The count lets dd end where a cluster cannot tell it that its input has.
         writing = ["dd", f"of={partial}", "bs=65536", f"count={size}", "iflag=fullblock,count_bytes", "status=none"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import select
@@ -31,7 +32,7 @@ import aiohttp
 from kubernetes.client.exceptions import ApiException
 from kubernetes.client.rest import should_bypass_proxies
 
-from runbook_lib.errors import ToolFailed, ToolMissing, Unreachable, WaitTimedOut
+from runbook_lib.errors import NoRoom, ToolFailed, ToolMissing, Unreachable, WaitTimedOut
 from runbook_lib.reach import programs
 from runbook_lib.reach.kubernetes.calls import GuardedClient
 from runbook_lib.reach.programs import CommandResult
@@ -63,6 +64,14 @@ class _Seen:
 
 class _Stopped(Exception):
     """The stream cannot be carried on."""
+
+
+class _OnOurSide(Exception):
+    """A file of ours cannot be read or written."""
+
+    def __init__(self, what: str, failed: OSError) -> None:
+        super().__init__(f"we could not {what}: {failed.strerror or failed}")
+        self.no_room = failed.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def run_in_pod(
@@ -103,6 +112,10 @@ def run_in_pod(
         answer = ApiException(status=refused.status, reason=refused.message)
         answer.body = stream.refusal.decode(errors="replace")
         raise client.answered(answer, sought=sought, verb="create", resource="pods/exec") from None
+    except _OnOurSide as failed:
+        kind = NoRoom if failed.no_room else ToolFailed
+        remedy = "free space here, or write elsewhere" if failed.no_room else "look at our own end of the stream"
+        raise kind(sought, where=where, why=str(failed), remedy=remedy) from failed
     except (aiohttp.ClientError, OSError, _Stopped) as broken:
         raise Unreachable(
             sought,
@@ -168,6 +181,7 @@ class _Stream:
         self._kept_out = kept_out
         self._kept_errors = kept_errors
         self._seen = seen
+        self._failed: _OnOurSide | None = None
         self.protocol = ""
         self.refusal = b""
 
@@ -194,7 +208,7 @@ class _Stream:
                 server_hostname=settings.tls_server_name or None,
                 proxy=settings.proxy if proxied else None,
                 autoping=False,
-                autoclose=True,
+                autoclose=False,
                 max_msg_size=0,
                 compress=0,
                 timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
@@ -212,8 +226,10 @@ class _Stream:
                     if feeding is not None:
                         feeding.cancel()
                         await asyncio.gather(feeding, return_exceptions=True)
+                if self._failed is not None:
+                    raise self._failed
             finally:
-                # Not politely: whoever has not closed by now may not be listening, and would be waited for.
+                # Not politely: whoever is done has closed by now, and whoever is not may not be listening.
                 await connector.close(abort_ssl=True)
                 await connection.close()
 
@@ -261,7 +277,10 @@ class _Stream:
         if channel == _OUT:
             self._seen.out_bytes += len(data)
             if self._sink is not None:
-                await self._sink.write(data)
+                try:
+                    await self._sink.write(data)
+                except OSError as failed:
+                    raise _OnOurSide("write what it prints", failed) from failed
                 return
             self._kept_out += data
             if len(self._kept_out) > _KEPT_OUTPUT_BYTES:
@@ -283,14 +302,26 @@ class _Stream:
         assert self._stdin is not None
         source = _Source(self._stdin)
         try:
-            while piece := await source.read():
+            while piece := await self._read(source):
                 await connection.send_bytes(b"\0" + piece)
+                await asyncio.sleep(
+                    0
+                )  # neither a file nor a broken connection makes us wait: let the listener have its turn
             if self.protocol == _PROTOCOLS[0]:
                 await connection.send_bytes(bytes([_CLOSE, _IN]))
         except (ConnectionError, aiohttp.ClientError):
             pass  # the command has ended without reading all; how it ended is told by `_listen`
+        except _OnOurSide as failed:
+            self._failed = failed
+            await connection.close()  # and not its input: the command must not take a part for the whole
         finally:
             source.stop()
+
+    async def _read(self, source: _Source) -> bytes:
+        try:
+            return await source.read()
+        except OSError as failed:
+            raise _OnOurSide("read what it is to be given", failed) from failed
 
 
 class _Sink:

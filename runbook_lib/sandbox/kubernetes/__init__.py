@@ -8,7 +8,10 @@ and its exit status; scaling ``tensafe-api`` to zero ends programs that were wri
 What it is not: there is no scheduler, no admission, no etcd and no kubelet, and a pod is a folder, an environment and
 a log, not a container. A command in a pod sees this machine's files, as the workspace's unprivileged account; ``/tmp``
 is this machine's. There are pods, deployments, config maps, namespaces and access reviews, no replica sets, and only
-WebSockets carry streams (``kubectl`` from 1.30 on). Whoever needs a scheduler's decisions needs a cluster.
+WebSockets carry streams (``kubectl`` from 1.30 on). It reads JSON and has no schemas: ``kubectl auth can-i`` and
+``create configmap``, which send protobuf, are refused with that reason, and ``create -f`` needs ``--validate=false``.
+Commands in pods take the verb ``create`` on ``pods/exec``, as newer clusters want it. Whoever needs a scheduler's
+decisions needs a cluster.
 
 `topology` says what a cluster consists of, and `api` starts it; all other modules run inside the server's own process
 (`serve`), which is one for each cluster, so that one can be down while the other is not.

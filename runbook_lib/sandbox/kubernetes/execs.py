@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -63,23 +63,28 @@ class Execs:
             await socket.close(code=1002, message=b"none of the protocols is known")
             return socket
         environment = {**self._environment, **container.env, "POD_NAME": pod}
-        program = shutil.which(command[0], path=environment.get("PATH", os.defpath))
+        program = _found(command[0], environment.get("PATH", os.defpath))
         if program is None:
             why = f'exec: "{command[0]}": executable file not found in $PATH'
             await self._end(socket, _failure(500, "InternalError", f"error executing command in container: {why}"))
             return socket
         takes_input = query.get("stdin") == "true"
-        process = await asyncio.create_subprocess_exec(
-            program,
-            *command[1:],
-            stdin=asyncio.subprocess.PIPE if takes_input else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=container.folder,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=interpreter.pass_on_capability if container.uses_interpreter else None,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                program,
+                *command[1:],
+                stdin=asyncio.subprocess.PIPE if takes_input else asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                cwd=container.folder,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=interpreter.pass_on_capability if container.uses_interpreter else None,
+            )
+        except OSError as failed:
+            why = f'exec: "{command[0]}": {(failed.strerror or str(failed)).lower()}'
+            await self._end(socket, _failure(500, "InternalError", f"error executing command in container: {why}"))
+            return socket
         running = _Running(pod, process)
         self._running.add(running)
         try:
@@ -125,6 +130,10 @@ class Execs:
             if not ending.done():
                 return  # nobody is there any more
             await ending
+            # From here on what comes is read and dropped, by `close`: closed with something unread, a connection is
+            # reset, and the other side may lose what was sent to it last.
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
             if running.cut or (fault is not None and fault.kind is Kind.NO_STATUS):
                 await socket.close()
                 return
@@ -175,6 +184,18 @@ class Execs:
     async def _end(self, socket: web.WebSocketResponse, status: Json) -> None:
         await socket.send_bytes(bytes([_ENDED]) + json.dumps(status).encode())
         await socket.close()
+
+
+def _found(name: str, path: str) -> str | None:
+    """Look a program up; not with `shutil.which`, which asks for less than this process may (access(2))."""
+    if "/" in name:
+        return name
+    for folder in path.split(os.pathsep):
+        with contextlib.suppress(OSError):
+            mode = os.stat(candidate := f"{folder or '.'}/{name}").st_mode  # noqa: PTH116
+            if stat.S_ISREG(mode) and mode & 0o111:
+                return candidate
+    return None
 
 
 def _status_of(returncode: int) -> Json:
