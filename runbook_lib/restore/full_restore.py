@@ -25,7 +25,7 @@ from runbook_lib.restore.application import TakeApplicationOut
 from runbook_lib.restore.fence import FenceDatabase
 from runbook_lib.restore.made_database import MakeDatabase
 from runbook_lib.restore.swap import KeptDatabase, SwapDatabases, kept
-from runbook_lib.safety.act import Undoable
+from runbook_lib.safety.act import Act
 from runbook_lib.waiting import wait_for
 
 
@@ -72,12 +72,12 @@ class FullRestore:
         )
 
     @property
-    def acts(self) -> tuple[Undoable, ...]:
+    def acts(self) -> tuple[Act, ...]:
         """All of them, in their order."""
         return (self.make, self.application, self.fence, self.swap)
 
     @property
-    def to_stay(self) -> tuple[Undoable, ...]:
+    def to_stay(self) -> tuple[Act, ...]:
         """Those that stay once the databases have changed places; the application alone is brought back."""
         return (self.make, self.fence, self.swap)
 
@@ -127,12 +127,12 @@ class PutBack:
         )
 
     @property
-    def acts(self) -> tuple[Undoable, ...]:
+    def acts(self) -> tuple[Act, ...]:
         """All of them, in their order."""
         return (self.application, self.fence, self.swap)
 
     @property
-    def to_stay(self) -> tuple[Undoable, ...]:
+    def to_stay(self) -> tuple[Act, ...]:
         """Those that stay once the databases have changed places."""
         return (self.fence, self.swap)
 
