@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from runbook_lib.backup import dump
 from runbook_lib.backup.addition import AddBackup
@@ -21,17 +22,23 @@ from runbook_lib.backup.catalog import Archive, Backup
 from runbook_lib.backup.dump import Taken
 from runbook_lib.backup.manifest import DatabaseIdentity
 from runbook_lib.effect import Effect
-from runbook_lib.errors import Planned, RunbookError, Unproven
+from runbook_lib.errors import NotFound, Planned, RunbookError, Unproven
+from runbook_lib.outcome import Check
 from runbook_lib.phases import Watcher, nobody
 from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.kubernetes import Cluster
 from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.postgres import Session
 from runbook_lib.restore.application import TakeApplicationOut
+from runbook_lib.restore.beside import restore_beside
 from runbook_lib.restore.fence import FenceDatabase
+from runbook_lib.restore.full_restore import FullRestore, PutBack
 from runbook_lib.restore.made_database import MakeDatabase
 from runbook_lib.restore.maintenance_mode import MaintenanceMode
-from runbook_lib.restore.scratch import RestoredDatabase, Scratch, into_scratch
+from runbook_lib.restore.restored import RestoredDatabase
+from runbook_lib.restore.room import room_for_a_copy
+from runbook_lib.restore.scratch import Scratch, into_scratch
+from runbook_lib.restore.swap import KeptDatabase, SwapDatabases, kept
 from runbook_lib.safety import journal, recovery
 from runbook_lib.safety.act import Undoable
 from runbook_lib.safety.halt import Halt
@@ -42,7 +49,13 @@ from runbook_lib.safety.systems import Systems
 from runbook_lib.safety.windows import why_closed
 from runbook_lib.settings import KubernetesCluster, Settings
 
-KINDS_OF_ACTS: Sequence[type[Undoable]] = (AddBackup, TakeApplicationOut, FenceDatabase, MakeDatabase)
+KINDS_OF_ACTS: Sequence[type[Undoable]] = (
+    AddBackup,
+    TakeApplicationOut,
+    FenceDatabase,
+    MakeDatabase,
+    SwapDatabases,
+)
 """Every kind of act that a journal can speak of."""
 
 _IDLE_IN_TRANSACTION_SECONDS = 60
@@ -177,6 +190,67 @@ class Environment:
             database=postgres.database_of(self.settings.database.dsn),
             within_seconds=self.settings.kubernetes.ready_within_seconds,
         )
+
+    def full_restore(self, backup: Backup) -> FullRestore:
+        """Return what replacing the database by a backup of it consists of here."""
+        return FullRestore.of(backup, **self._replacing)
+
+    def put_back(self, replaced: KeptDatabase) -> PutBack:
+        """Return what putting a database back consists of here."""
+        return PutBack.of(replaced, **self._replacing)
+
+    @property
+    def _replacing(self) -> Any:
+        return {
+            "region": "primary",
+            "deployment": self.settings.kubernetes.region("primary").api_deployment,
+            "database": postgres.database_of(self.settings.database.dsn),
+            "within_seconds": self.settings.kubernetes.ready_within_seconds,
+            "now": self.now,
+            "keep_for": timedelta(days=self.settings.restore.keep_replaced_days),
+        }
+
+    def replaced_last(self) -> KeptDatabase:
+        """Return the database that was replaced last. Raise `NotFound` where none is kept."""
+        with self.beside_the_database() as session:
+            found = kept(session)
+        if not found:
+            raise NotFound(
+                "a database that was replaced",
+                where=postgres.describe(self.settings.database.dsn),
+                why="none is kept",
+                remedy="there is nothing to put back; a full restore keeps what it replaces",
+            )
+        return found[0]
+
+    def room_for_a_copy(self, backup: Backup) -> Check:
+        """Look whether the database's disk has room for a copy of what is in a backup."""
+        told = self.settings.kubernetes.region("primary")
+        needed = backup.manifest.database.bytes if backup.manifest else backup.dump.bytes * 6
+        with self.database() as session, self.systems.cluster("primary") as cluster:
+            return room_for_a_copy(
+                session,
+                cluster,
+                selector=told.database_selector,
+                container=told.database_container,
+                needed_bytes=needed,
+            )
+
+    def restore_beside(self, backup: Backup, name: str, *, watch: Watcher = nobody) -> RestoredDatabase:
+        """Restore a backup into a database of ours that is on the living server already."""
+        folder = self.settings.restore.folder
+        with self.systems.control(read_only=True) as session:
+            return restore_beside(
+                backup,
+                name,
+                archive=self.archive,
+                control_dsn=session.dsn,
+                major=session.server().major,
+                jobs=self.settings.restore.jobs,
+                parent=Path(folder) if folder else None,
+                tools_directory=self.tools_directory,
+                watch=watch,
+            )
 
     @contextmanager
     def procedure(self, name: str, acts: Sequence[Undoable] = ()) -> Iterator[Procedure]:

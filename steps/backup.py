@@ -12,6 +12,7 @@ from runbook_lib.environment import Environment
 from runbook_lib.evidence.collector import Evidence
 from runbook_lib.gherkin.tables import records
 from runbook_lib.restore import scratch
+from runbook_lib.restore.restored import RestoredDatabase
 from runbook_lib.wal import archiver
 from steps.proof import prove
 
@@ -24,7 +25,7 @@ def place(environment: Environment) -> Iterator[scratch.Scratch]:
 
 
 @pytest.fixture
-def compared(restored: scratch.RestoredDatabase, environment: Environment, evidence: Evidence) -> comparison.Comparison:
+def compared(restored: RestoredDatabase, environment: Environment, evidence: Evidence) -> comparison.Comparison:
     """The restored database beside what its backup is said to hold."""
     found = restored.compare(workers=environment.settings.restore.jobs, watch=evidence.watch)
     evidence.findings(found.findings)
@@ -75,7 +76,7 @@ def backup_of_tables(environment: Environment, evidence: Evidence, datatable: li
 @when(parsers.parse("restored to {name}"), target_fixture="restored")
 def restored_to(
     name: str, backup: catalog.Backup, place: scratch.Scratch, environment: Environment, evidence: Evidence
-) -> scratch.RestoredDatabase:
+) -> RestoredDatabase:
     restored = environment.restore_into_scratch(backup, name, place, watch=evidence.watch)
     evidence.findings(restored.restored.findings)
     assert restored.restored.holds(), restored.restored.explain()
@@ -151,45 +152,37 @@ def the_catalog_matches(compared: comparison.Comparison, evidence: Evidence) -> 
 
 
 @then("sequences will not collide")
-def sequences_will_not_collide(
-    compared: comparison.Comparison, restored: scratch.RestoredDatabase, evidence: Evidence
-) -> None:
+def sequences_will_not_collide(compared: comparison.Comparison, restored: RestoredDatabase, evidence: Evidence) -> None:
     prove(compared.sequences, evidence)
     with restored.session() as session:
         prove(sequences.will_not_collide(session), evidence)
 
 
 @then("the audit chain is unbroken")
-def the_audit_chain_is_unbroken(
-    restored: scratch.RestoredDatabase, environment: Environment, evidence: Evidence
-) -> None:
+def the_audit_chain_is_unbroken(restored: RestoredDatabase, environment: Environment, evidence: Evidence) -> None:
     with restored.session() as session:
         prove(audit_chain.is_unbroken(session, exists=environment.settings.database.audit_log), evidence)
 
 
 @then("heap and indexes are sound")
-def heap_and_indexes_are_sound(restored: scratch.RestoredDatabase, evidence: Evidence) -> None:
+def heap_and_indexes_are_sound(restored: RestoredDatabase, evidence: Evidence) -> None:
     prove(restored.integrity(watch=evidence.watch), evidence)
 
 
 @then("heap and indexes are sound in depth")
-def heap_and_indexes_are_sound_in_depth(restored: scratch.RestoredDatabase, evidence: Evidence) -> None:
+def heap_and_indexes_are_sound_in_depth(restored: RestoredDatabase, evidence: Evidence) -> None:
     prove(restored.integrity(deep=True, watch=evidence.watch), evidence)
 
 
 @then("the restore was within its time budget")
-def the_restore_was_within_its_budget(
-    restored: scratch.RestoredDatabase, environment: Environment, evidence: Evidence
-) -> None:
+def the_restore_was_within_its_budget(restored: RestoredDatabase, environment: Environment, evidence: Evidence) -> None:
     evidence.measured("rto_seconds", round(restored.rto_seconds, 3))
     evidence.measured("rto_target_seconds", environment.settings.restore.rto_target_seconds)
     assert restored.rto_seconds <= environment.settings.restore.rto_target_seconds
 
 
 @then("it holds tables with rows")
-def it_holds_tables_with_rows(
-    restored: scratch.RestoredDatabase, compared: comparison.Comparison, evidence: Evidence
-) -> None:
+def it_holds_tables_with_rows(restored: RestoredDatabase, compared: comparison.Comparison, evidence: Evidence) -> None:
     found = restored.inventory()
     evidence.table("what came back", [{"table": each.table, "rows": each.rows} for each in found.tables])
     evidence.findings(compared.findings)
@@ -197,15 +190,13 @@ def it_holds_tables_with_rows(
 
 
 @then("no sequence collides")
-def no_sequence_collides(restored: scratch.RestoredDatabase, evidence: Evidence) -> None:
+def no_sequence_collides(restored: RestoredDatabase, evidence: Evidence) -> None:
     with restored.session() as session:
         prove(sequences.will_not_collide(session), evidence)
 
 
 @then(parsers.parse("{name} is gone afterwards"))
-def it_is_gone_afterwards(
-    name: str, restored: scratch.RestoredDatabase, environment: Environment, evidence: Evidence
-) -> None:
+def it_is_gone_afterwards(name: str, restored: RestoredDatabase, environment: Environment, evidence: Evidence) -> None:
     assert restored.name == name
     restored.remove()
     budget = environment.settings.restore

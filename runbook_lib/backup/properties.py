@@ -105,9 +105,14 @@ class DatabaseProperties:
 
     def creation(self, name: str) -> str:
         """Return the statement that creates an empty database of this kind under another name."""
+        return f"CREATE DATABASE {postgres.identifier(name)} {self.options}"
+
+    @property
+    def options(self) -> str:
+        """The options of ``CREATE DATABASE`` that make an empty database of this kind."""
         text = postgres.literal
         parts = [
-            f"CREATE DATABASE {postgres.identifier(name)} TEMPLATE template0 ENCODING {text(self.encoding)}",
+            f"TEMPLATE template0 ENCODING {text(self.encoding)}",
             f"LC_COLLATE {text(self.collate)} LC_CTYPE {text(self.ctype)}",
         ]
         if self.locale_provider != "c":

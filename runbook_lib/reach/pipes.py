@@ -6,7 +6,6 @@ consumes the output must ask, after the last byte and before believing any, whet
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from runbook_lib.errors import ToolFailed, ToolMissing
-from runbook_lib.reach.programs import tail
+from runbook_lib.errors import ToolFailed
+from runbook_lib.reach.programs import start_as_we_are, tail
 
 _END_SECONDS = 30
 """How long a program may take to exit after it has closed its output."""
@@ -55,21 +54,11 @@ def producing(argv: Sequence[str | Path], *, sought: str, env: Mapping[str, str]
 
     :param env: added to our own environment, out of which cloud credentials are taken
     """
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    arguments = [os.fspath(argument) for argument in argv]
     with tempfile.TemporaryFile() as errors:
-        try:
-            process = subprocess.Popen(
-                arguments,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**surroundings, "LC_ALL": "C", **env},
-                start_new_session=True,  # Ctrl-C is ours to handle: it must not look like a program that failed
-            )
-        except OSError as failed:
-            remedy = "install it, or give its folder"
-            raise ToolMissing(sought, where=arguments[0], why=str(failed.strerror), remedy=remedy) from failed
+        # In a session of its own: Ctrl-C is ours to handle, and must not look like a program that failed.
+        process = start_as_we_are(
+            argv, sought=sought, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+        )
         with process:
             try:
                 yield Producer(cast("BinaryIO", process.stdout), sought, process, errors)

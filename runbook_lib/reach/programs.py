@@ -111,6 +111,20 @@ def run(
     return CommandResult(sought, arguments, child.returncode, _text(stdout), _text(stderr), time.monotonic() - began)
 
 
+def start_as_we_are(
+    argv: Sequence[str | Path], *, sought: str, env: Mapping[str, str], **streams: Any
+) -> subprocess.Popen[bytes]:
+    """Start a program with our own environment, less the cloud's credentials, in a session of its own.
+
+    :param env: variables to add
+    :param streams: ``stdin``, ``stdout`` and ``stderr`` of `subprocess.Popen`
+
+    Raise `ToolMissing` where it cannot be started.
+    """
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return _spawn(tuple(os.fspath(argument) for argument in argv), sought, {**ours, "LC_ALL": "C", **env}, streams)
+
+
 def tail(text: str, lines: int = _TAIL_LINES) -> str:
     """Return the last lines of what a program said, without blank ones and without the rows that PostgreSQL quotes."""
     return "\n".join([line for line in said_by_postgresql(text).splitlines() if line.strip()][-lines:])

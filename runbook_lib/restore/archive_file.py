@@ -19,7 +19,7 @@ from typing import BinaryIO
 from runbook_lib.errors import DamagedArtefact, Unproven
 from runbook_lib.outcome import Finding, Outcome
 from runbook_lib.reach import programs
-from runbook_lib.reach.server import PostgresServer
+from runbook_lib.restore.target import Target
 from runbook_lib.secrecy import said_by_postgresql
 
 _MAGIC = b"PGDMP"
@@ -135,7 +135,7 @@ def _damaged(where: str, why: str) -> DamagedArtefact:
     return DamagedArtefact("a dump of PostgreSQL", where=where, why=why, remedy=remedy)
 
 
-def table_of_contents_without(dump: Path, foreign_keys: Collection[str], server: PostgresServer) -> Path:
+def table_of_contents_without(dump: Path, foreign_keys: Collection[str], target: Target) -> Path:
     """Write the dump's table of contents without some foreign keys, for ``pg_restore --use-list``.
 
     :param foreign_keys: as ``schema.table constraint``
@@ -143,10 +143,10 @@ def table_of_contents_without(dump: Path, foreign_keys: Collection[str], server:
     ``pg_restore --list`` writes an entry as ``4242; 2606 16999 FK CONSTRAINT schema table constraint owner``.
     """
     listed = programs.run(
-        [server.tools.program("pg_restore"), "--list", dump],
+        [target.tools.program("pg_restore"), "--list", dump],
         sought="the dump's table of contents",
         timeout_seconds=300,
-        workspace=server.workspace,
+        workspace=target.workspace,
     ).must("look at the dump: pg_restore cannot list it")
     unwanted = {name.replace(".", " ", 1).replace('"', "") for name in foreign_keys}
     kept = [
@@ -156,20 +156,21 @@ def table_of_contents_without(dump: Path, foreign_keys: Collection[str], server:
     ]
     path = dump.with_suffix(".list")
     path.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    server.workspace.give(path)
+    if target.workspace is not None:
+        target.workspace.give(path)
     return path
 
 
-def roles_in(dump: Path, server: PostgresServer) -> set[str]:
+def roles_in(dump: Path, target: Target) -> set[str]:
     """Return the roles that a dump's definitions name, as owners and in grants, policies and default privileges.
 
     A dump of a database carries no roles; one that comes without them can only be restored as it was if they are there.
     """
     read = programs.run(
-        [server.tools.program("pg_restore"), "--schema-only", "--file=-", dump],
+        [target.tools.program("pg_restore"), "--schema-only", "--file=-", dump],
         sought="the roles that the dump names",
         timeout_seconds=600,
-        workspace=server.workspace,
+        workspace=target.workspace,
     )
     named = re.findall(
         rf"^(?:ALTER .* OWNER TO|ALTER DEFAULT PRIVILEGES FOR ROLE|(?:GRANT|REVOKE) .* (?:TO|FROM)|CREATE POLICY .* TO"

@@ -31,6 +31,8 @@ class MakeDatabase(Act):
     """Its name."""
     token: str
     """What the mark says; nobody else can know it. It is part of the name it is born with, so: letters and digits."""
+    kind_of: str = "TEMPLATE template0"
+    """What kind of database it is: the options of ``CREATE DATABASE``, as `DatabaseProperties.options` writes them."""
 
     @property
     def born_as(self) -> str:
@@ -68,7 +70,7 @@ class MakeDatabase(Act):
         """Create, mark and name it."""
         with systems.alone(self.born_as) as session:
             try:
-                session.execute(f"CREATE DATABASE {postgres.identifier(self.born_as)} TEMPLATE template0")
+                session.execute(f"CREATE DATABASE {postgres.identifier(self.born_as)} {self.kind_of}")
                 ownership.mark(session, self.born_as, self.token)
                 session.execute(
                     f"ALTER DATABASE {postgres.identifier(self.born_as)} RENAME TO {postgres.identifier(self.database)}"

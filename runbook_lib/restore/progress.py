@@ -14,11 +14,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from runbook_lib.errors import RunbookError, WaitTimedOut
 from runbook_lib.phases import Progress, Stopwatch, Watcher
-from runbook_lib.reach import postgres
+from runbook_lib.reach import postgres, programs
 from runbook_lib.reach.programs import CommandResult
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.secrecy import said_by_postgresql
@@ -105,17 +105,21 @@ class _Moments:
 
 
 def timed_restore(
-    argv: Sequence[str | Path], *, env: Mapping[str, str], workspace: Workspace, stopwatch: Stopwatch
+    argv: Sequence[str | Path], *, env: Mapping[str, str], workspace: Workspace | None, stopwatch: Stopwatch
 ) -> CommandResult:
-    """Run ``pg_restore --verbose`` in a workspace and note the phases ``restore data`` and ``restore indexes``.
+    """Run ``pg_restore --verbose``, in a workspace or as we are, and time its two halves.
 
+    They are the phases ``restore data`` and ``restore indexes``.
     With several jobs the two overlap: indexes of one table are built while another is still being filled.
     """
     moments = _Moments()
     began = time.monotonic()
-    process = workspace.spawn(
-        argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    sought = "to restore the dump"
+    if workspace is not None:
+        process = workspace.spawn(argv, env=env, **streams)
+    else:
+        process = programs.start_as_we_are(argv, sought=sought, env=env, **streams)
     too_long = threading.Timer(RESTORE_SECONDS, process.kill)
     too_long.start()
     try:
@@ -140,7 +144,6 @@ def timed_restore(
     data = moments.data or [began]
     stopwatch.note("restore data", data[0], data[-1])
     stopwatch.note("restore indexes", *((moments.indexes[0], ended) if moments.indexes else (ended, ended)))
-    sought = "to restore the dump"
     return CommandResult(sought, tuple(map(str, argv)), status, "", "\n".join(moments.lines), ended - began)
 
 

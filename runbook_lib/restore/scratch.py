@@ -1,8 +1,4 @@
-"""Restoring a backup into a database of our own, to see whether it can be done and what comes back.
-
-The drill never trusts an exit code. The bytes are checked against the manifest before pg_restore sees any of them;
-the whole dump is decoded; pg_restore's every complaint becomes a finding; and what came back is compared with the
-manifest by whoever asked for the restore.
+"""A place of our own to restore a backup to, to see whether it can be done and what comes back.
 
 A dump is code that runs where it is restored. So pg_restore runs in a private workspace, without a shell, cloud
 credentials or a network address to serve, against a throwaway server of the backup's own major version.
@@ -11,32 +7,28 @@ credentials or a network address to serve, against a throwaway server of the bac
 from __future__ import annotations
 
 import re
-import subprocess
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from runbook_lib.backup import comparison, inventory, reparse
 from runbook_lib.backup.catalog import Archive, Backup
-from runbook_lib.backup.comparison import Comparison
-from runbook_lib.backup.inventory import Inventory
 from runbook_lib.backup.properties import DatabaseProperties
-from runbook_lib.errors import DamagedArtefact, NoRoom, RunbookError, TargetRefused, ToolFailed, Unproven
-from runbook_lib.outcome import Check, Finding, Outcome
-from runbook_lib.phases import Phase, Progress, Stopwatch, Watcher, nobody
+from runbook_lib.errors import NoRoom, RunbookError, TargetRefused, ToolFailed, Unproven
+from runbook_lib.outcome import Finding, Outcome
+from runbook_lib.phases import Stopwatch, Watcher, nobody
 from runbook_lib.reach import binaries, postgres, programs
 from runbook_lib.reach.binaries import PostgresTools
 from runbook_lib.reach.postgres import Session
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
-from runbook_lib.restore import archive_file, integrity, progress
+from runbook_lib.restore import archive_file
+from runbook_lib.restore.restored import NO_LOCALE, RestoredDatabase, forget_subscriptions
+from runbook_lib.restore.restoring import must_have_extensions, restore
+from runbook_lib.restore.target import Target
 from runbook_lib.safety import ownership
-from runbook_lib.secrecy import said_by_postgresql, without_credentials
+from runbook_lib.secrecy import said_by_postgresql
 
-_NO_LOCALE = "restore.locale"
 _SPACE_FACTOR = 1.2
 """Room for the dump and the restored database together, over their sizes in the manifest: indexes being built."""
 _SERVER_BYTES = 100_000_000
@@ -94,86 +86,6 @@ class Scratch:
         return found[0] if found else ""
 
 
-@dataclass(frozen=True)
-class RestoredDatabase:
-    """A database that was restored from a backup, and is ours to look at and to drop."""
-
-    name: str
-    """Its name."""
-    dsn: str
-    """How to connect to it, as the server's superuser."""
-    backup: Backup
-    """What it was restored from."""
-    server_version: str
-    """The version of the server it was restored to."""
-    restored: Check
-    """What pg_restore had to say."""
-    rto_seconds: float
-    """Seconds from the first byte fetched to the last index built: when an application could have written again."""
-    stopwatch: Stopwatch
-    """Times what is done with it: restoring, comparing, removing."""
-
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        """What the time was spent on so far."""
-        return self.stopwatch.phases
-
-    def session(self) -> AbstractContextManager[Session]:
-        """Open a session on it that PostgreSQL holds read-only."""
-        return postgres.session(self.dsn, application_name="runbook/compare")
-
-    def compare(self, *, workers: int = 2, watch: Watcher = nobody) -> Comparison:
-        """Compare what came back with what the backup is said to hold; unproven throughout without a manifest."""
-        manifest = self.backup.manifest
-        if manifest is None:
-            return comparison.unknown(f"{self.name} restored from {self.backup.dump.url}")
-        kept = {table.table for table in manifest.inventory.tables} if manifest.tables else None
-        with (
-            self.stopwatch.phase("compare"),
-            postgres.session(self.dsn, read_only=False, application_name="runbook/compare") as scratch,
-        ):
-            found = self.inventory(workers=workers, only=kept, watch=watch)
-            return comparison.compare(
-                manifest,
-                found,
-                where=f"{self.name} restored from {self.backup.dump.url}",
-                reparsed=lambda difference: reparse.same_after_parsing(scratch, difference),
-                has_locale=all(finding.check != _NO_LOCALE for finding in self.restored.findings),
-            )
-
-    def integrity(self, *, deep: bool = False, workers: int = 2, watch: Watcher = nobody) -> Check:
-        """Look whether heap and indexes are sound, see `runbook_lib.restore.integrity`."""
-        with self.stopwatch.phase("amcheck in depth" if deep else "amcheck"):
-            return integrity.heap_and_indexes_are_sound(self.dsn, deep=deep, workers=workers, watch=watch)
-
-    def inventory(self, *, workers: int = 2, only: set[str] | None = None, watch: Watcher = nobody) -> Inventory:
-        """Take the inventory of what came back.
-
-        :param only: the tables to read; None for all
-        """
-        return inventory.take(
-            self.session,
-            workers=workers,
-            only=lambda table: only is None or table.qualified in only,
-            with_queries=True,
-            watch=watch,
-        )
-
-    def remove(self) -> bool:
-        """Drop it, and see that it is gone; return whether it was there."""
-        server = postgres.with_database(self.dsn, "postgres")
-        with self.stopwatch.phase("clean up"), postgres.session(server, read_only=False) as session:
-            if ownership.exists(session, self.name):
-                _forget_subscriptions(self.dsn)
-            return ownership.remove(session, self.name)
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether its server knows no database of this name."""
-        with postgres.session(postgres.with_database(self.dsn, "postgres")) as session:
-            return not ownership.exists(session, self.name)
-
-
 def into_scratch(
     backup: Backup,
     name: str,
@@ -193,62 +105,41 @@ def into_scratch(
     """
     stopwatch = Stopwatch()
     workspace = scratch.workspace
-    folder = workspace.folder("dump")
-    dump = folder / f"{name}.dump"
+    started: list[PostgresServer] = []
     _must_have_room(backup, workspace)
 
     def start_server(major: int) -> PostgresServer:
         with stopwatch.phase("start server"):
-            return scratch.server(major)
+            started.append(scratch.server(major))
+        return started[-1]
 
-    with (
-        _disk_full_is_no_fault_of(backup, scratch),
-        _gone_afterwards(dump),
-        ThreadPoolExecutor(max_workers=2, thread_name_prefix="restore") as beside,
-    ):
-        # The server of the manifest's major version comes up while the bytes come in.
-        early = beside.submit(start_server, backup.manifest.database.major) if backup.manifest else None
-        with stopwatch.phase("fetch"):
-            archive.bucket.fetch(
-                backup.dump,
-                dump,
-                sha256=backup.sha256,
-                on_bytes=lambda done: watch(Progress("fetch", done, backup.dump.bytes, "bytes")),
-            )
-            workspace.give(dump)
-        header = archive_file.read_header(dump, where=backup.dump.url)
-        server = early.result() if early else start_server(header.major)
-        dsn = server.dsn(name)
-        decoding: list[subprocess.Popen[bytes]] = []
+    def lay_out(session: Session, target: Target, dump: Path) -> Iterator[Finding]:
+        assert isinstance(target, PostgresServer)
+        yield from _create(session, name, backup, archive, target)
+        if backup.manifest is None:
+            _make_up_roles(session, archive_file.roles_in(dump, target))
+
+    with _disk_full_is_no_fault_of(backup, scratch):
         try:
-            decoded = beside.submit(_decode, dump, server, backup, stopwatch, decoding)
-            with stopwatch.phase("prepare"), postgres.session(server.dsn(), read_only=False) as session:
-                findings = list(_create(session, name, backup, archive, server))
-                if backup.manifest is None:
-                    _make_up_roles(session, archive_file.roles_in(dump, server))
-            complaints = _pg_restore(dump, dsn, server, jobs, backup, stopwatch, watch)
-            decoded.result()
+            restored = restore(
+                backup,
+                name,
+                archive=archive,
+                folder=workspace.folder("dump"),
+                target_of=start_server,
+                lay_out=lay_out,
+                jobs=jobs,
+                watch=watch,
+                stopwatch=stopwatch,
+                give=workspace.give,
+            )
         except BaseException:
-            for process in decoding:
-                process.kill()  # a Ctrl-C must not wait for the end of a large dump
-            _drop_quietly(server, name)
+            for server in started:
+                _drop_quietly(server, name)
             raise
-        if complaints and scratch.disk_full:
+        if restored.restored.findings and scratch.disk_full:
             raise _no_room(backup, workspace, scratch.disk_full)
-        if backup.manifest:
-            with postgres.session(dsn, read_only=False) as session:
-                findings.extend(_apply(session, backup.manifest.properties, name))
-    restored = Check("the backup restores", backup.dump.url, f"{backup.dump.bytes} bytes", (*findings, *complaints))
-    return RestoredDatabase(name, dsn, backup, server.tools.version, restored, stopwatch.elapsed_seconds, stopwatch)
-
-
-@contextmanager
-def _gone_afterwards(dump: Path) -> Iterator[None]:
-    """See that a dump is not left behind, wherever the restore ended: it is production's data."""
-    try:
-        yield
-    finally:
-        dump.unlink(missing_ok=True)
+    return restored
 
 
 def _must_have_room(backup: Backup, workspace: Workspace) -> None:
@@ -287,24 +178,11 @@ def _create(session: Session, name: str, backup: Backup, archive: Archive, serve
     if backup.manifest is None:
         session.execute(f"CREATE DATABASE {postgres.identifier(name)} TEMPLATE template0 ENCODING 'UTF8'")
     else:
-        _must_have_extensions(session, backup)
+        must_have_extensions(session, backup)
         yield from _create_database(session, name, backup.manifest.properties)
     ownership.mark(session, name, server.workspace.id)
     if backup.manifest:
         yield from _create_roles(archive.globals_of(backup), server, name)
-
-
-def _must_have_extensions(session: Session, backup: Backup) -> None:
-    assert backup.manifest is not None
-    available = {row["name"] for row in session.rows("SELECT name FROM pg_catalog.pg_available_extensions")}
-    wanted = {each.name for each in backup.manifest.inventory.definitions if each.kind == "extension"}
-    if missing := sorted(wanted - available):
-        raise Unproven(
-            f"to restore {backup.dump.url}",
-            where=f"throwaway server {session.server().version}",
-            why=f"the target lacks extensions that the database uses: {', '.join(missing)}",
-            remedy="install them here, and name the server programs that have them with --pg-bin or RUNBOOK_PG_BIN",
-        )
 
 
 def _create_roles(roles: bytes | None, server: PostgresServer, name: str) -> Iterator[Finding]:
@@ -346,7 +224,7 @@ def _create_database(session: Session, name: str, properties: DatabaseProperties
         session.execute(properties.creation(name))
     except postgres.DriverError as refused:
         yield Finding(
-            _NO_LOCALE,
+            NO_LOCALE,
             name,
             f"the target cannot create it as it was: {str(refused).splitlines()[0]}; sort order and case are unproven",
             Outcome.UNPROVEN,
@@ -359,82 +237,6 @@ def _create_database(session: Session, name: str, properties: DatabaseProperties
         )
 
 
-def _apply(session: Session, properties: DatabaseProperties, name: str) -> Iterator[Finding]:
-    for statement in properties.application(name):
-        try:
-            session.execute(statement)
-        except postgres.DriverError as refused:
-            yield Finding(
-                "restore.properties",
-                name,
-                f"{without_credentials(statement)}: {str(refused).splitlines()[0]}",
-                remedy="apply it by hand after a real restore",
-            )
-
-
-def _decode(
-    dump: Path, server: PostgresServer, backup: Backup, stopwatch: Stopwatch, decoding: list[subprocess.Popen[bytes]]
-) -> None:
-    """Decode every byte of the dump, beside the restore: damage shows here even where no row is wrong by it."""
-    with stopwatch.phase("verify"):
-        decoded = programs.run(
-            ["nice", server.tools.program("pg_restore"), "--file=/dev/null", dump],
-            sought=f"to decode {backup.dump.url}",
-            timeout_seconds=progress.RESTORE_SECONDS,
-            workspace=server.workspace,
-            on_start=decoding.append,
-        )
-    if decoded.returncode < 0:
-        decoded.must("find out what ended pg_restore, such as a lack of memory; this says nothing about the dump")
-    if not decoded.succeeded:
-        raise DamagedArtefact(
-            "a dump that can be decoded to its end",
-            where=backup.dump.url,
-            why=programs.tail(decoded.stderr, 3)
-            or f"pg_restore ends with exit code {decoded.returncode}, and says nothing",
-            remedy="do not rely on it; take the next older proven backup, and find out what wrote these bytes",
-        )
-
-
-def _pg_restore(
-    dump: Path,
-    dsn: str,
-    server: PostgresServer,
-    jobs: int,
-    backup: Backup,
-    stopwatch: Stopwatch,
-    watch: Watcher,
-) -> list[Finding]:
-    expected = {}
-    if backup.manifest:
-        expected = {table.table: table.bytes for table in backup.manifest.inventory.tables}
-    argv: list[str | Path] = [
-        server.tools.program("pg_restore"),
-        f"--jobs={jobs}",
-        "--no-password",
-        "--verbose",
-        f"--dbname={postgres.database_of(dsn)}",
-    ]
-    if backup.manifest and backup.manifest.open_references:
-        listed = archive_file.table_of_contents_without(dump, backup.manifest.open_references, server)
-        argv.append(f"--use-list={listed}")
-    with progress.watching(dsn, expected, watch):
-        ran = progress.timed_restore(
-            [*argv, dump],
-            env=postgres.libpq_environment(dsn),
-            workspace=server.workspace,
-            stopwatch=stopwatch,
-        )
-    complaints = list(archive_file.complaints(ran.stderr))
-    if not ran.succeeded and not complaints:
-        complaints.append(
-            Finding(
-                "restore.exit_code", backup.dump.url, f"pg_restore failed without a reason: exit code {ran.returncode}"
-            )
-        )
-    return complaints
-
-
 def _drop_quietly(server: PostgresServer, name: str) -> None:
     """Drop what was half restored, without hiding the error that is on its way."""
     with (
@@ -442,18 +244,5 @@ def _drop_quietly(server: PostgresServer, name: str) -> None:
         postgres.session(server.dsn(), read_only=False) as session,
     ):
         if ownership.exists(session, name):
-            _forget_subscriptions(server.dsn(name))
+            forget_subscriptions(server.dsn(name))
         ownership.remove(session, name)
-
-
-def _forget_subscriptions(dsn: str) -> None:
-    """Drop the copy's subscriptions, without which no database can be dropped; the publisher is told nothing."""
-    with postgres.session(dsn, read_only=False) as session:
-        for row in session.rows(
-            "SELECT subname FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid"
-            " WHERE d.datname = pg_catalog.current_database()"
-        ):
-            name = postgres.identifier(row["subname"])
-            session.execute(f"ALTER SUBSCRIPTION {name} DISABLE")
-            session.execute(f"ALTER SUBSCRIPTION {name} SET (slot_name = NONE)")
-            session.execute(f"DROP SUBSCRIPTION {name}")

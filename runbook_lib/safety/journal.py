@@ -147,8 +147,12 @@ class Journal:
         return self._entries
 
     def note(self, state: str, number: int, says: str = "") -> None:
-        """Write down what became of an act: ``done``, ``failed``, ``undone``, ``stuck`` or ``kept``."""
+        """Write down what became of an act: ``done``, ``failed``, ``undone`` or ``stuck``."""
         self._append(state, number, {"says": says} if says else {})
+
+    def keep(self, numbers: Sequence[int]) -> None:
+        """Write down that some acts are to stay: all of them in one row, for half of them might be no state at all."""
+        self._write({"row": "kept", "numbers": list(numbers), "at": _now()})
 
     def _append(self, row: str, number: int, more: Mapping[str, Any]) -> None:
         self._write({"row": row, "number": number, "at": _now(), **more})
@@ -315,7 +319,8 @@ def _record(path: Path, rows: Sequence[dict[str, Any]]) -> Record:
                 "intent",
             )
         else:
-            entries[row["number"]] = replace(entries[row["number"]], state=row["row"], last=row.get("says", ""))
+            for number in row["numbers"] if row["row"] == "kept" else [row["number"]]:
+                entries[number] = replace(entries[number], state=row["row"], last=row.get("says", ""))
     return Record(path, header, tuple(entries.values()))
 
 

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass
 
 from runbook_lib.effect import Effect
-from runbook_lib.errors import NotPermitted, Planned, RunbookError, ToolFailed
+from runbook_lib.errors import NotFound, NotPermitted, Planned, RunbookError, ToolFailed
 from runbook_lib.safety.act import Act, Before, Undoable
 from runbook_lib.safety.journal import Journal
 from runbook_lib.safety.systems import Systems
@@ -98,7 +98,11 @@ class Permit:
     def _plan(self, name: str, systems: Systems, acts: Sequence[Undoable]) -> Planned:
         lines: list[str] = []
         for number, act in enumerate(acts, start=1):
-            before = act.look(systems)
+            try:
+                before = act.look(systems)
+            except NotFound as not_yet:  # what an earlier act would make
+                lines.append(f"   ({not_yet.sought}, which the next act needs, is not there yet)")
+                before = {}
             lines += [f"{number}. {act.describe(before)}", f"   to take it back: {act.describe_undoing(before)}"]
         now = self.withheld() if self.granted else self.reason
         lines.append(f"It would not be permitted now: {now}" if now else "It would be permitted now.")
@@ -142,11 +146,15 @@ class Procedure:
             raise
         self._note("done", number)
 
-    def keep(self) -> None:
-        """Say that what was done so far is to stay."""
-        for number, _, _ in self._outstanding:
-            self._note("kept", number)
-        self._outstanding.clear()
+    def keep(self, *acts: Undoable) -> None:
+        """Say that what was done so far is to stay.
+
+        :param acts: which of it; all of it where none is named
+        """
+        kept = [each for each in self._outstanding if not acts or each[1] in acts]
+        if self._journal is not None:
+            self._journal.keep([number for number, _, _ in kept])
+        self._outstanding = [each for each in self._outstanding if each not in kept]
 
     def take_back(self) -> list[RunbookError]:
         """Take back every act that was not kept, the last one first, and return what could not be taken back."""

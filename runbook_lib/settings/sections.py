@@ -91,6 +91,8 @@ class Restore:
     """What a restore may take at most, 4 hours."""
     jobs: int = 2
     """How many tables and indexes are restored at once, and how many tables are compared at once."""
+    keep_replaced_days: int = 7
+    """For how long a database that was replaced by a backup is kept, at the least."""
     folder: str = ""
     """Where the throwaway server lives while the drill runs: room for dump and database. Empty for TMPDIR."""
 

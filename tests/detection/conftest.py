@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from runbook_lib.restore.scratch import RestoredDatabase
+from runbook_lib.restore.restored import RestoredDatabase
 from tests.detection import place as places
 from tests.detection.place import Place
 from tests.detection.scoreboard import Scoreboard

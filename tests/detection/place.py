@@ -15,7 +15,8 @@ from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.server import PostgresServer
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore import integrity
-from runbook_lib.restore.scratch import RestoredDatabase, Scratch, into_scratch
+from runbook_lib.restore.restored import RestoredDatabase
+from runbook_lib.restore.scratch import Scratch, into_scratch
 from runbook_lib.safety import ownership
 from runbook_lib.safety.permit import Permit
 from runbook_lib.sandbox.object_store import ObjectStore

@@ -14,7 +14,8 @@ from runbook_lib.backup.definitions import Definition
 from runbook_lib.errors import Unproven
 from runbook_lib.outcome import Finding, Outcome
 from runbook_lib.reach import postgres
-from runbook_lib.restore.scratch import RestoredDatabase, Scratch
+from runbook_lib.restore.restored import RestoredDatabase
+from runbook_lib.restore.scratch import Scratch
 from tests.detection import small, tools
 from tests.detection.place import PERMIT, Place
 from tests.detection.tools import Tools

@@ -11,7 +11,7 @@ from runbook_lib.backup.catalog import Archive, Backup
 from runbook_lib.outcome import Finding, Outcome
 from runbook_lib.phases import Progress
 from runbook_lib.reach import postgres
-from runbook_lib.restore.scratch import RestoredDatabase
+from runbook_lib.restore.restored import RestoredDatabase
 from runbook_lib.waiting import wait_for
 from tests.detection import small
 from tests.detection.place import PERMIT, Place

@@ -6,7 +6,7 @@ import pytest
 
 from runbook_lib.backup import dump
 from runbook_lib.restore import integrity
-from runbook_lib.restore.scratch import RestoredDatabase
+from runbook_lib.restore.restored import RestoredDatabase
 from tests.detection import catalogue, small
 from tests.detection.catalogue import Batch
 from tests.detection.place import PERMIT, Place, findings_of, mutated, twin

@@ -93,9 +93,10 @@ class TestWhatIsWrittenIsRead:
 
     def test_what_was_kept_is_not_outstanding(self, tmp_path: Path) -> None:
         with journal.opened(tmp_path, HEADER, recover=RECOVER) as opened:
-            for number, state in enumerate(("kept", "undone", "stuck", "failed", "done"), start=1):
+            for number, state in enumerate(("undone", "stuck", "failed", "done", "done", "done"), start=1):
                 announce(opened, number)
                 opened.note(state, number)
+            opened.keep([5, 6])
         assert [each.state for each in only(tmp_path).outstanding] == ["done", "failed", "stuck"]
 
 
@@ -220,8 +221,8 @@ class TestAlone:
         written(tmp_path)
         with pytest.raises(NotPermitted) as raised, journal.opened(tmp_path, HEADER, recover=RECOVER):
             pass
-        assert raised.value.remedy == RECOVER
-        assert "2 of its acts are outstanding, last: do 3" in raised.value.why
+        assert raised.value.remedy == f"if it is not running any more, type: {RECOVER}"
+        assert "2 of its acts are outstanding, the last one: do 3" in raised.value.why
         assert len(list(tmp_path.glob("*.jsonl"))) == 1
 
     def test_nothing_outstanding_lets_a_new_run_in(self, tmp_path: Path) -> None:

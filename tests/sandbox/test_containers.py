@@ -26,7 +26,7 @@ from runbook_lib.environment import Environment
 from runbook_lib.errors import Denied, TargetRefused, ToolFailed
 from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.workspace import Workspace
-from runbook_lib.restore.scratch import RestoredDatabase
+from runbook_lib.restore.restored import RestoredDatabase
 from runbook_lib.sandbox import engine
 from runbook_lib.sandbox.containers import LABEL, ContainerServer, in_a_container
 from runbook_lib.sandbox.sandbox import Sandbox, primary

@@ -51,9 +51,28 @@ def manual_backup_that_fails(environment: Environment) -> None:
     environment.take_backup("manual", watch=watch)
 
 
+def full_restore(environment: Environment) -> None:
+    backup = environment.last_nights_backup()
+    acts = environment.full_restore(backup)
+    with environment.procedure("replace the database", acts.acts) as procedure:
+        procedure.do(acts.make)
+        restored = environment.restore_beside(backup, acts.make.database)
+        assert restored.restored.holds()
+        assert restored.compare().findings == ()
+        for act in (acts.application, acts.fence, acts.swap):
+            procedure.do(act)
+        procedure.keep(*acts.to_stay)
+
+
 PROCEDURES: Mapping[str, Callable[[Environment], None]] = {
     each.__name__: each
-    for each in (maintenance_mode, maintenance_mode_that_fails, manual_backup, manual_backup_that_fails)
+    for each in (
+        maintenance_mode,
+        maintenance_mode_that_fails,
+        manual_backup,
+        manual_backup_that_fails,
+        full_restore,
+    )
 }
 
 

@@ -20,6 +20,7 @@ ROWS = {
     "maintenance_mode_that_fails": ["run", "intent", "done", "intent", "failed", "undone", "undone"],
     "manual_backup": ["run", "intent", "done", "kept"],
     "manual_backup_that_fails": ["run", "intent", "failed", "undone"],
+    "full_restore": ["run", *["intent", "done"] * 4, "kept", "undone"],
 }
 
 
@@ -70,6 +71,8 @@ def test_sweep(procedure: str, world: World, swept: list[Swept]) -> None:
     after = world.look()
     if procedure == "manual_backup":
         after = world.forget_backup(before, after)
+    if procedure == "full_restore":
+        after = world.forget_replaced(before, after)
     assert after == before
 
     counted.positions = 2 * len(first["rows"])
@@ -95,6 +98,8 @@ def _kill(world: World, counted: Swept, at: int, rows: list[str]) -> str:
     after = world.look()
     if "done" in rows[: (at + 1) // 2] and counted.procedure == "manual_backup":
         after = world.forget_backup(before, after)  # it was whole when the row was begun, and nothing else is left
+    if counted.procedure == "full_restore" and at >= 2 * rows.index("kept") + 2:
+        after = world.forget_replaced(before, after)  # it has taken the other's place, and stays there
     if after != before:
         return f"{where}: {_difference(before, after)}; recover said: {first}"
     counted.recovered += 1

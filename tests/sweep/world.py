@@ -122,7 +122,7 @@ class World:
         return Look(
             replicas=(found.replicas, found.ready_replicas),
             doors=tuple((row["datname"], row["datallowconn"]) for row in doors),
-            content=inventory.take(lambda: postgres.session(dsn), workers=1)
+            content=_without_sizes(inventory.take(lambda: postgres.session(dsn), workers=1))
             if ("tensafe", True) in [(row["datname"], row["datallowconn"]) for row in doors]
             else _NOTHING,
             objects=frozenset((each.key, each.version_id, each.bytes) for each in self.bucket.versions()),
@@ -146,8 +146,21 @@ class World:
             self.bucket.remove(key, version)
         return replace(after, objects=after.objects - new)
 
+    def forget_replaced(self, before: Look, after: Look) -> Look:
+        """Drop the one database that was replaced, once it is seen to be shut; return what the world is without it."""
+        new = [door for door in after.doors if door not in before.doors]
+        assert [(name.startswith("tensafe_old_"), allows) for name, allows in new] == [(True, False)], new
+        with postgres.session(self.server.dsn(), read_only=False) as session:
+            session.execute(f"DROP DATABASE {postgres.identifier(new[0][0])}")
+        return replace(after, doors=tuple(door for door in after.doors if door not in new))
+
 
 _NOTHING = Inventory("", "", (), (), None, ())
+
+
+def _without_sizes(taken: Inventory) -> Inventory:
+    """Leave out how many bytes a table takes on the disk: a copy of it takes others."""
+    return replace(taken, tables=tuple(replace(table, bytes=0) for table in taken.tables))
 
 
 def _pipe(stream: IO[str] | None) -> IO[str]:
@@ -160,6 +173,7 @@ def opened() -> Iterator[World]:
     """Build the world, and take it down at the end."""
     with tempfile.TemporaryDirectory(prefix="sweep", dir="/tmp") as temporary, Workspace.open() as workspace:
         folder = Path(temporary)
+        folder.chmod(0o711)  # the restore's own private folder lies in it, and its account has to pass
         workload = Workload("tensafe-api", POD, str(workspace.folder("pods")), replicas=REPLICAS)
         api = KubernetesApi.launch(workspace, [Topology(CLUSTER, UID, "tensafe", workloads=(workload,))])
         settings = {**FAST, "wal_level": "replica", "shared_buffers": "32MB"}
