@@ -9,6 +9,7 @@ twice.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import threading
 import time
@@ -40,6 +41,9 @@ _MOST_BYTES = 64 << 20
 """More than any answer that is asked for here; a server that sends for ever is none."""
 
 T = TypeVar("T")
+
+# What it writes for debugging is the bodies of answers, secrets and all.
+logging.getLogger("kubernetes").setLevel(logging.WARNING)
 
 
 class _NotKubernetes(Exception):
