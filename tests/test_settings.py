@@ -21,6 +21,15 @@ def parse(**changed: object) -> settings.Settings:
     return settings.parse({**LEAST, **changed}, where="here.toml")
 
 
+def _keys(told: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the way to every key of a profile."""
+    for key, value in told.items() if isinstance(told, dict) else enumerate(told):
+        if isinstance(told, dict):
+            yield (*above, key)
+        if isinstance(value, dict | list):
+            yield from _keys(value, (*above, str(key)))
+
+
 class TestExample:
     def test_loads_by_its_name_and_by_its_path(self) -> None:
         assert settings.load("production.example") == settings.load(str(EXAMPLE))
@@ -120,6 +129,18 @@ class TestRefused:
         assert says in raised.value.why
         assert raised.value.where == "here.toml"
         assert "production.example.toml" in raised.value.remedy
+
+    @pytest.mark.parametrize("path", list(_keys(tomllib.loads(EXAMPLE.read_text(encoding="utf-8")))), ids=".".join)
+    def test_a_slip_in_any_key(self, path: tuple[str, ...]) -> None:
+        told = tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))
+        *above, key = path
+        section: Any = told
+        for name in above:
+            section = section[int(name)] if isinstance(section, list) else section[name]
+        section[f"{key}s"] = section.pop(key)
+        with pytest.raises(ProfileInvalid) as raised:
+            settings.parse(told, where="here.toml")
+        assert f"unknown key {'.'.join((*above, key))}s" in raised.value.why
 
     def test_names_every_key_at_once(self) -> None:
         with pytest.raises(ProfileInvalid) as raised:
