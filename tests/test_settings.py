@@ -25,7 +25,7 @@ def _keys(told: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Yield the way to every key of a profile."""
     for key, value in told.items() if isinstance(told, dict) else enumerate(told):
         if isinstance(told, dict):
-            yield (*above, key)
+            yield (*above, str(key))
         if isinstance(value, dict | list):
             yield from _keys(value, (*above, str(key)))
 

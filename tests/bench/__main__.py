@@ -29,8 +29,10 @@ from runbook_lib.reach import postgres
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.restore import scratch
 from runbook_lib.sandbox.sandbox import Sandbox
+from tests.bench.outage import outage
 
 Result = TypeVar("Result")
+_PARTS = ("hash", "backup", "drill", "memory", "outage")
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--scale", type=float, default=5.0, help="size of the database; 1 is about 90 MB")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["hash", "backup", "drill", "memory"], action="append")
+    parser.add_argument("--only", choices=_PARTS, action="append")
     parser.add_argument("--memory-of-a-backup", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--outage-of-a-restore", type=float, help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.memory_of_a_backup:
         _memory_of_a_backup(told.memory_of_a_backup)
         return
-    wanted = told.only or ["hash", "backup", "drill", "memory"]
+    if told.outage_of_a_restore:
+        print(outage(told.outage_of_a_restore))
+        return
+    wanted = set(told.only or _PARTS)
+    bars = _beside_each_other(wanted, told.scale, told.rounds) if wanted & {"hash", "backup", "drill"} else []
+    if bars:
+        print(f"\n{'ours':<44} {'beside':<52} {'median':>6}  {'min .. max':<14} {'promised':<14}")
+    for bar in bars:
+        print(bar)
+    for part, option in (("memory", "--memory-of-a-backup"), ("outage", "--outage-of-a-restore")):
+        for scale in (told.scale / 5, told.scale) if part in wanted else ():
+            print(_in_a_process_of_its_own(option, scale))
+
+
+def _beside_each_other(wanted: set[str], scale: float, rounds: int) -> list[Bar]:
     bars: list[Bar] = []
-    with Sandbox.up(scale=told.scale, kubernetes=False) as sandbox:
+    with Sandbox.up(scale=scale, kubernetes=False) as sandbox:
         environment = Environment.of(sandbox.settings)
         size = environment.identity().bytes
         print(
@@ -77,18 +94,12 @@ def main() -> None:
         )
         print(f"sandbox up in {_seconds(sandbox.phases)}; not part of any figure")
         if "hash" in wanted:
-            bars += _hash(environment, told.rounds)
+            bars += _hash(environment, rounds)
         if "backup" in wanted:
-            bars += _backup(environment, sandbox, told.rounds)
+            bars += _backup(environment, sandbox, rounds)
         if "drill" in wanted:
-            bars += _drill(environment, told.rounds)
-    print()
-    print(f"{'ours':<44} {'beside':<52} {'median':>6}  {'min .. max':<14} {'promised':<14}")
-    for bar in bars:
-        print(bar)
-    if "memory" in wanted:
-        for scale in (told.scale / 5, told.scale):
-            print(_memory_in_a_process_of_its_own(scale))
+            bars += _drill(environment, rounds)
+    return bars
 
 
 def _hash(environment: Environment, rounds: int) -> list[Bar]:
@@ -247,8 +258,8 @@ def _memory_of_a_backup(scale: float) -> None:
     )
 
 
-def _memory_in_a_process_of_its_own(scale: float) -> str:
-    argv = [sys.executable, "-m", "tests.bench", "--memory-of-a-backup", str(scale)]
+def _in_a_process_of_its_own(option: str, scale: float) -> str:
+    argv = [sys.executable, "-m", "tests.bench", option, str(scale)]
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
