@@ -35,7 +35,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
 from runbook_lib.errors import RunbookError, ToolMissing, Unproven  # noqa: E402
-from runbook_lib.reach import binaries, programs  # noqa: E402
+from runbook_lib.reach import programs, wheels  # noqa: E402
 from runbook_lib.sandbox import engine  # noqa: E402
 from runbook_lib.waiting import wait_for  # noqa: E402
 
@@ -325,7 +325,7 @@ def main(arguments: list[str]) -> int:
         if not why:
             os.execvp(told.command[0], told.command)  # noqa: S606  (the engine is not ours to stop)
         must_be_startable(why)
-        private = PrivateEngine((told.folder or binaries.cache_folder() / "engine").resolve())
+        private = PrivateEngine((told.folder or wheels.cache_folder() / "engine").resolve())
         with private.up():
             os.environ["DOCKER_HOST"] = private.host
             # Even where this is a container itself, the engine is in it.

