@@ -6,6 +6,8 @@ as a program, has no thread and no connection when it forks, and answers every l
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -13,6 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from runbook_lib.__main__ import main as command
 from runbook_lib.environment import Environment
 from runbook_lib.phases import Progress
 from runbook_lib.safety.journal import Journal
@@ -101,6 +104,8 @@ def kill_at(position: int) -> list[str]:
 
 def run(told: Mapping[str, Any]) -> dict[str, Any]:
     """Run a procedure as the operator who typed what has to be typed, and say which rows its journal got."""
+    if "recover" in told:
+        return recover(told["recover"])
     rows = kill_at(told["kill_at"])
     settings = load(told["profile"])
     environment = Environment.of(settings, asked=Asked(settings.cluster_name, "the kill sweep"))
@@ -110,6 +115,14 @@ def run(told: Mapping[str, Any]) -> dict[str, Any]:
         notes = getattr(error, "__notes__", [])
         return {"rows": rows, "ended": "failed as it was to", "notes": notes}
     return {"rows": rows, "ended": "well", "notes": []}
+
+
+def recover(profile: str) -> dict[str, Any]:
+    """Do what ``python -m runbook_lib recover`` does, without waiting for its imports once more."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        status = command(["recover", "--env", profile])
+    return {"status": status, "said": said.getvalue()}
 
 
 def main() -> None:

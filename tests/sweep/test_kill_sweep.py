@@ -92,7 +92,7 @@ def _kill(world: World, counted: Swept, at: int, rows: list[str]) -> str:
     status, first = world.recover()
     if status != 0:
         return f"{where}: recover ended with {status}: {first}"
-    again, second = world.recover()
+    again, second = world.recover_again()
     if again != 0 or not second.startswith("nothing is outstanding"):
         return f"{where}: recover found something a second time ({again}): {second}"
     after = world.look()

@@ -76,8 +76,10 @@ class World:
 
     def run(self, procedure: str, *, kill_at: int = 0) -> dict[str, Any]:
         """Run a procedure in a process of its own, up to a position of its journal; 0 for to its end."""
+        return self._ask({"procedure": procedure, "profile": str(self.profile), "kill_at": kill_at})
+
+    def _ask(self, told: dict[str, Any]) -> dict[str, Any]:
         stdin, stdout = _pipe(self.runner.stdin), _pipe(self.runner.stdout)
-        told = {"procedure": procedure, "profile": str(self.profile), "kill_at": kill_at}
         stdin.write(json.dumps(told) + "\n")
         stdin.flush()
         answer = stdout.readline()
@@ -97,6 +99,11 @@ class World:
             check=False,
         )
         return ran.returncode, ran.stdout + ran.stderr
+
+    def recover_again(self) -> tuple[int, str]:
+        """The same once more, in a process that is forked from one that has imported everything already."""
+        answer = self._ask({"recover": str(self.profile)})
+        return int(answer["status"]), str(answer["said"])
 
     def look(self, *, besides: int = 0) -> Look:
         """Look at everything, once nobody is connected any more.
