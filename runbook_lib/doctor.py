@@ -46,30 +46,27 @@ def examine(environment: Environment) -> Iterator[Examined]:
     """Look at everything that a profile names, one thing after the other; nothing raises, and nothing is altered."""
     settings = environment.settings
     yield _proven("profile", f"{settings.path or settings.name} is understood; the cluster is {settings.cluster_name}")
-    major = 0
-    try:
-        with environment.database() as session:
-            server = session.server()
-            major = server.major
-            yield _proven(
-                "database", f"PostgreSQL {server.version} answers, system identifier {server.system_identifier}"
-            )
-            if not settings.database.system_identifier:
-                yield _unproven(
-                    "database",
-                    "the profile names no system identifier, so that any cluster will do",
-                    f'set system_identifier = "{server.system_identifier}" under [database] if this is the one',
-                )
-            yield from _rights(session)
-    except RunbookError as error:
-        yield _of("database", error)
-    yield from _guarded("programs", lambda: _programs(environment, major))
+    yield from _guarded("database", lambda: _database(environment))
+    yield from _guarded("programs", lambda: _programs(environment))
     yield from _guarded("backups", lambda: _backups(environment))
     yield from _guarded("room", lambda: _room(environment))
     for region, told in settings.kubernetes.regions.items():
         yield from _guarded(f"kubernetes {region}", partial(_cluster, environment, region, told))
     yield from _guarded("journal", lambda: _journal(environment))
     yield from _changes(environment)
+
+
+def _database(environment: Environment) -> Iterator[Examined]:
+    with environment.database() as session:
+        server = session.server()
+        yield _proven("database", f"PostgreSQL {server.version} answers, system identifier {server.system_identifier}")
+        if not environment.settings.database.system_identifier:
+            yield _unproven(
+                "database",
+                "the profile names no system identifier, so that any cluster will do",
+                f'set system_identifier = "{server.system_identifier}" under [database] if this is the one',
+            )
+        yield from _rights(session)
 
 
 def _rights(session: Session) -> Iterator[Examined]:
@@ -91,10 +88,9 @@ def _rights(session: Session) -> Iterator[Examined]:
             yield _unproven("rights", f"{who} does not have what this needs: {says}", remedy.format(role=role))
 
 
-def _programs(environment: Environment, major: int) -> Iterator[Examined]:
-    if major:
-        tools = binaries.find(major, directory=environment.tools_directory)
-        yield _proven("programs", f"PostgreSQL {tools.version}: {tools.source}, {tools.bin}")
+def _programs(environment: Environment) -> Iterator[Examined]:
+    tools = binaries.find(environment.identity().major, directory=environment.tools_directory)
+    yield _proven("programs", f"PostgreSQL {tools.version}: {tools.source}, {tools.bin}")
 
 
 def _backups(environment: Environment) -> Iterator[Examined]:
@@ -180,6 +176,8 @@ def _guarded(what: str, look: Callable[[], Iterator[Examined]]) -> Iterator[Exam
         yield from look()
     except RunbookError as error:
         yield _of(what, error)
+    except postgres.DriverError as error:
+        yield _unproven(what, str(error).splitlines()[0], "look at the server's log, and ask again")
     except OSError as error:
         yield _unproven(what, f"{error.filename or ''}: {error.strerror}".lstrip(": "), "see that it can be read")
 

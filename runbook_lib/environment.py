@@ -42,6 +42,7 @@ from runbook_lib.safety import journal, recovery
 from runbook_lib.safety.act import Undoable
 from runbook_lib.safety.halt import Halt
 from runbook_lib.safety.identity import Identity, must_be_cluster
+from runbook_lib.safety.journal import Header, Journal
 from runbook_lib.safety.permit import Asked, Permit, Procedure, refused, why_not_granted
 from runbook_lib.safety.recovery import TakenBack
 from runbook_lib.safety.systems import Systems
@@ -109,7 +110,7 @@ class Environment:
         return cls(
             settings,
             Archive(bucket, settings.backups.prefix),
-            _permit(settings, asked),
+            _permit(settings, asked, systems),
             systems,
             Effect.CHANGES,
             tools_directory=tools_directory,
@@ -186,7 +187,7 @@ class Environment:
         return MaintenanceMode.of(
             region="primary",
             deployment=self.settings.kubernetes.region("primary").api_deployment,
-            database=postgres.database_of(self.settings.database.dsn),
+            database=self._database,
             within_seconds=self.settings.kubernetes.ready_within_seconds,
         )
 
@@ -199,9 +200,14 @@ class Environment:
         return PutBack.of(replaced, self._place, self.now)
 
     @property
+    def _database(self) -> str:
+        """The database's name: a connection string that names a service alone does not say it."""
+        return postgres.database_of(self.settings.database.dsn) or self.identity().name
+
+    @property
     def _place(self) -> Place:
         return Place(
-            database=postgres.database_of(self.settings.database.dsn),
+            database=self._database,
             region="primary",
             deployment=self.settings.kubernetes.region("primary").api_deployment,
             within_seconds=self.settings.kubernetes.ready_within_seconds,
@@ -340,7 +346,7 @@ class Environment:
         return f"granted: {self.permit.reason}"
 
 
-def _permit(settings: Settings, asked: Asked) -> Permit:
+def _permit(settings: Settings, asked: Asked, systems: Systems) -> Permit:
     by_itself = settings.changes.granted
     missing = "" if by_itself else why_not_granted(settings.cluster_name, asked)
     reason = missing or ("this environment grants them itself" if by_itself else asked.reason.strip())
@@ -350,22 +356,24 @@ def _permit(settings: Settings, asked: Asked) -> Permit:
         window = settings.changes.window
         return (why_closed(settings.windows, window, datetime.now(UTC)) if window else "") or halt.why()
 
+    def open_journal() -> AbstractContextManager[Journal]:
+        with systems.control(read_only=True) as session:
+            identifier = session.server().system_identifier
+        header = Header.here_and_now(
+            cluster=settings.cluster_name,
+            profile=settings.path or settings.name,
+            system_identifier=identifier,
+            reason=reason,
+        )
+        return journal.opened(settings.journal_folder, header, recover=settings.recover_command)
+
     return Permit(
         settings.cluster_name,
         granted=not missing,
         reason=reason,
         planning=asked.plan,
         withheld=withheld,
-        open_journal=lambda: journal.opened(
-            settings.journal_folder,
-            journal.Header.here_and_now(
-                cluster=settings.cluster_name,
-                profile=settings.path or settings.name,
-                system_identifier=settings.database.system_identifier,
-                reason=reason,
-            ),
-            recover=settings.recover_command,
-        ),
+        open_journal=open_journal,
         recover=settings.recover_command,
     )
 
@@ -373,9 +381,9 @@ def _permit(settings: Settings, asked: Asked) -> Permit:
 def _halt(settings: Settings) -> Halt:
     told = settings.changes
     file = Path(told.halt_file) if told.halt_file else None
-    primary = settings.kubernetes.primary
-    if not told.halt_config_map or primary is None:
+    if not told.halt_config_map:
         return Halt(file)
+    primary = settings.kubernetes.region("primary")
     namespace, _, name = told.halt_config_map.rpartition("/")
     reach = _reaching(settings, replace(primary, namespace=namespace or primary.namespace), read_only=True)
 

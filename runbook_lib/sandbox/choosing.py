@@ -10,13 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runbook_lib.environment import Environment
 from runbook_lib.errors import RunbookError
 from runbook_lib.evidence.redaction import redacted
 from runbook_lib.safety.permit import Asked
-from runbook_lib.sandbox.sandbox import DEFAULT_MAJOR, Sandbox, Serving, on_this_machine
+from runbook_lib.sandbox import DEFAULT_MAJOR
 from runbook_lib.settings import Settings, load
+
+if TYPE_CHECKING:
+    from runbook_lib.sandbox.sandbox import Sandbox, Serving
 
 SANDBOX = "sandbox"
 """The name of the environment that is built on this machine."""
@@ -73,9 +77,12 @@ def settings_of(wanted: Wanted, *, telling: GettingReady) -> Iterator[Settings]:
 
 
 def _sandbox(wanted: Wanted) -> AbstractContextManager[Sandbox]:
+    # What a sandbox is built of is for those who ask for one: production needs none of it.
+    from runbook_lib.sandbox.sandbox import Sandbox, on_this_machine
+
     serving: Serving = on_this_machine
     if wanted.name == CONTAINERS:
-        from runbook_lib.sandbox.containers import in_a_container  # Docker's libraries are for those who ask for it
+        from runbook_lib.sandbox.containers import in_a_container
 
         serving = in_a_container
     return Sandbox.up(

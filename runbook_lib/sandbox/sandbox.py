@@ -17,6 +17,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+import boto3
+
 from runbook_lib.backup import dump
 from runbook_lib.backup.catalog import DUMP_SUFFIX, MANIFEST_SUFFIX, MARK, Archive
 from runbook_lib.backup.manifest import Artefact
@@ -29,14 +31,13 @@ from runbook_lib.reach.pipes import producing
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.safety.permit import Permit
-from runbook_lib.sandbox import application, loading
+from runbook_lib.sandbox import DEFAULT_MAJOR, application, loading
 from runbook_lib.sandbox.kubernetes.tensafe import Clusters
 from runbook_lib.sandbox.object_store import ObjectStore
 from runbook_lib.sandbox.tensafe.build import build
 from runbook_lib.settings import Backups, Changes, Database, Kubernetes, Restore, Settings
 from runbook_lib.waiting import wait_for
 
-DEFAULT_MAJOR = 17
 BUCKET = "tensafe-backups"
 _DATABASE = "tensafe"
 _HISTORY_DAYS = 30
@@ -178,9 +179,11 @@ def _aws_chain(store: ObjectStore) -> Iterator[None]:
     for name in before:
         del os.environ[name]
     os.environ.update(ours)
+    boto3.DEFAULT_SESSION = None  # it keeps the credentials that it found first
     try:
         yield
     finally:
+        boto3.DEFAULT_SESSION = None
         for name in ours:
             os.environ.pop(name, None)
         os.environ.update(before)

@@ -98,6 +98,13 @@ def parse(told: Mapping[str, Any], *, where: str) -> Settings:
             remedy="write the operation as it stands there",
         )
     clusters = settings.kubernetes
+    if settings.changes.halt_config_map and clusters.primary is None:
+        raise ProfileInvalid(
+            f"the ConfigMap {settings.changes.halt_config_map} that changes.halt_config_map names",
+            where=where,
+            why="the profile names no kubernetes.primary to read it from, so that nobody could stop anything by it",
+            remedy="fill in [kubernetes.primary], or use changes.halt_file",
+        )
     if clusters.primary and clusters.dr and clusters.primary.context == clusters.dr.context:
         raise ProfileInvalid(
             "two Kubernetes clusters",

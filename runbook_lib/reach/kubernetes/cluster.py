@@ -244,7 +244,7 @@ class Cluster:
             if not version:
                 seen = self._scale_of(name)
                 if expected is not None:
-                    if repeated and seen.spec.replicas == replicas and seen.metadata.uid == expected.uid:
+                    if repeated and int(seen.spec.replicas or 0) == replicas and seen.metadata.uid == expected.uid:
                         break  # an earlier attempt of this very request was obeyed, and its answer was lost
                     self._must_be_as_expected(seen, name, expected)
                 version = seen.metadata.resource_version
