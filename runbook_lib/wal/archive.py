@@ -214,7 +214,14 @@ class WalArchive:
         """
         known = self._known(name)
         descriptor = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        receiver = _Receiver(self, known, descriptor, on_piece)
+
+        def write(piece: bytes) -> None:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            on_piece()
+
+        receiver = _Receiver(self, known, write)
         try:
             with _room_for(into):
                 try:
@@ -230,10 +237,18 @@ class WalArchive:
 
     def read(self, name: str) -> bytes:
         """Return a history or a label, or the bytes of a whole segment, proven as by `get`, in memory."""
-        receiver = _Receiver(self, self._known(name), None, lambda: None)
+        pieces: list[bytes] = []
+        self._receive(name, pieces.append)
+        return b"".join(pieces)
+
+    def verify(self, name: str) -> None:
+        """Fetch a file as `get` does and keep nothing of it. Raise `DamagedArtefact` where it is not what it should."""
+        self._receive(name, lambda _: None)
+
+    def _receive(self, name: str, into: Callable[[bytes], object]) -> None:
+        receiver = _Receiver(self, self._known(name), into)
         stored, _ = self.bucket.receive(self.key(name), receiver.begin, receiver.piece)
         receiver.must_hold(stored)
-        return b"".join(receiver.pieces)
 
     def history(self, timeline: int) -> tuple[Fork, ...]:
         """Return the ancestors of a timeline, the oldest first; none of timeline 1.
@@ -474,15 +489,11 @@ class WalArchive:
 class _Receiver:
     """Takes in one file: looks at its metadata, at its beginning and at its digest."""
 
-    def __init__(
-        self, archive: WalArchive, name: WalName, descriptor: int | None, on_piece: Callable[[], object]
-    ) -> None:
+    def __init__(self, archive: WalArchive, name: WalName, into: Callable[[bytes], object]) -> None:
         self.digest = hashlib.sha256()
-        self.pieces: list[bytes] = []
         self._archive = archive
         self._name = name
-        self._descriptor = descriptor
-        self._on_piece = on_piece
+        self._into = into
         self._looked = False
         self._expected: str | None = None
         self._where = archive.where + name.text
@@ -504,13 +515,7 @@ class _Receiver:
         if not self._looked:
             self._look(content)
         self.digest.update(content)
-        if self._descriptor is None:
-            self.pieces.append(content)
-        else:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(self._descriptor, view) :]
-        self._on_piece()
+        self._into(content)
 
     def must_hold(self, stored: StoredObject) -> None:
         """Compare the digest."""

@@ -214,7 +214,7 @@ def fetching(
         endpoint_url=store.proxy.url,
         region=store.store.region,
         system_identifier=primary.system_identifier,
-        patience_seconds=1,
+        patience_seconds=0.4,
         options={**defaults, **(options or {})},
         env=store.env,
     ) as service:

@@ -43,6 +43,8 @@ class Kind(Enum):
     """One byte of the body is another."""
     FLIP_UPLOAD = "flip upload"
     """One byte of what is sent is another."""
+    SLOW = "slow"
+    """It waits for a second, and is passed on."""
     HANG = "hang"
     """Nothing is answered."""
     NO_BUCKET = "no bucket"
@@ -94,6 +96,8 @@ class S3Proxy:
     most_at_once: int = 0
     """How many requests were under way at the same time, at most."""
     session: aiohttp.ClientSession | None = None
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the proxy ends: what hangs is let go."""
     _at_once: int = 0
 
     def reset(self) -> None:
@@ -124,7 +128,11 @@ class S3Proxy:
         if kind is Kind.RESET:
             return _reset(request)
         if kind is Kind.HANG:
-            await asyncio.sleep(3600)
+            await self.ending.wait()
+            return _reset(request)
+        if kind is Kind.SLOW:
+            await asyncio.sleep(1)
+            kind = None
         body = await request.read()
         if kind is Kind.FLIP_UPLOAD and body:
             body = _flipped(body)
@@ -186,7 +194,7 @@ def running(upstream: str) -> Iterator[S3Proxy]:
     """Run a proxy before a server, in a thread of its own."""
     proxy = S3Proxy(upstream)
     loop = asyncio.new_event_loop()
-    ready, ending = threading.Event(), asyncio.Event()
+    ready = threading.Event()
 
     async def serve() -> None:
         timeout = aiohttp.ClientTimeout(total=60)
@@ -201,7 +209,7 @@ def running(upstream: str) -> Iterator[S3Proxy]:
             host, port = runner.addresses[0][:2]
             proxy.url = f"http://{host}:{port}"
             ready.set()
-            await ending.wait()
+            await proxy.ending.wait()
             await runner.cleanup()
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), name="s3-proxy")
@@ -210,6 +218,6 @@ def running(upstream: str) -> Iterator[S3Proxy]:
         assert ready.wait(20)
         yield proxy
     finally:
-        loop.call_soon_threadsafe(ending.set)
+        loop.call_soon_threadsafe(proxy.ending.set)
         thread.join(30)
         loop.close()
