@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -269,8 +270,13 @@ class WalArchive:
         bucket raises where the list cannot be had.
         """
         known = self._known(name)
-        key = self.key(name)
-        if any(found.key == key for found in self.bucket.after(key, "", page=10)):
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="wal-absent") as pool:  # two round trips in one
+            after = pool.submit(self._after, known)
+            timelines = pool.submit(
+                self.timelines, known.timeline if known.kind is Kind.HISTORY else known.timeline + 1
+            )
+            following, newer = after.result(), timelines.result()
+        if following == name:
             raise Unreachable(
                 f"{name} from the archive",
                 where=self.where,
@@ -279,9 +285,9 @@ class WalArchive:
             )
         later = ""
         if known.kind is Kind.SEGMENT:
-            later = self._later_than(known)
-        elif known.kind is Kind.HISTORY and known.timeline > 1:
-            later = self._of_timelines_from(known.timeline)
+            later = self._later_than(known, following, newer)
+        elif known.kind is Kind.HISTORY and known.timeline > 1 and newer:
+            later = f"there is WAL of timeline {newer[0]}"
         if later:
             raise DamagedArtefact(
                 "an archive without a hole",
@@ -292,16 +298,16 @@ class WalArchive:
             )
         return Absence(name, f"{self.where} lists no {name}, and nothing that comes after it")
 
-    def timelines(self) -> list[int]:
-        """Return every timeline that there is anything of, ascending, with one request for each."""
+    def timelines(self, first: int = 1) -> list[int]:
+        """Return every timeline from a first one on that there is anything of, ascending; a request for each."""
         found: list[int] = []
-        after = ""
+        after = f"{self.prefix}{first - 1:08X}{_AFTER_ALL}" if first > 1 else ""
         while True:
-            first = next(self.bucket.after(self.prefix, after, page=1), None)
-            if first is None:
+            stored = next(self.bucket.after(self.prefix, after, page=1), None)
+            if stored is None:
                 return found
-            known = WalName.parse(first.key.removeprefix(self.prefix))
-            after = first.key
+            known = WalName.parse(stored.key.removeprefix(self.prefix))
+            after = stored.key
             if known is not None:
                 found.append(known.timeline)
                 after = f"{self.prefix}{known.timeline:08X}{_AFTER_ALL}"
@@ -446,20 +452,33 @@ class WalArchive:
             )
         return Archived(name, stored, digest, repeated=True)
 
-    def _later_than(self, name: WalName) -> str:
-        """Say what shows that a segment which is not there once was; nothing where nothing does."""
+    def _after(self, name: WalName) -> str:
+        """Return the name itself where it is listed, else of the next segment of its timeline; empty for neither."""
+        beginning = f"{self.prefix}{name.timeline:08X}"
+        for stored in self.bucket.after(beginning, self.key(name.text)[:-1]):
+            each = stored.key.removeprefix(self.prefix)
+            if each == name.text:
+                return each
+            known = WalName.parse(each)
+            if each < name.text or known is None or known.kind not in (Kind.SEGMENT, Kind.PARTIAL):
+                continue
+            if name.kind is Kind.SEGMENT and (known.log, known.low) == (name.log, name.low):
+                continue  # its partial
+            return each
+        return ""
+
+    def _later_than(self, name: WalName, following: str, newer: list[int]) -> str:
+        """Say what shows that a segment which is not there once was; nothing where nothing does.
+
+        :param following: the next segment of its timeline that is there; empty for none
+        :param newer: the timelines after its own
+        """
         number = name.segment(self.segment_bytes).number
-        if name.timeline > 1 and number < self._begins(name.timeline):
+        if following and (name.timeline == 1 or number >= self._begins(name.timeline)):
+            return f"{following} is, which comes after it"
+        if following:
             return ""
-        for stored in self.bucket.after(f"{self.prefix}{name.timeline:08X}", self.key(name.text)):
-            known = WalName.parse(stored.key.removeprefix(self.prefix))
-            if known is None or known.kind not in (Kind.SEGMENT, Kind.PARTIAL):
-                continue
-            if known.segment(self.segment_bytes).number > number:
-                return f"{known.text} is, which comes after it"
-        for timeline in self.timelines():
-            if timeline <= name.timeline:
-                continue
+        for timeline in newer:
             try:
                 forks = self.history(timeline)
             except NotFound:
@@ -475,10 +494,6 @@ class WalArchive:
             return self.history(timeline)[-1].lsn // self.segment_bytes
         except NotFound:
             return 0
-
-    def _of_timelines_from(self, timeline: int) -> str:
-        there = [each for each in self.timelines() if each >= timeline]
-        return f"there is WAL of timeline {there[0]}" if there else ""
 
     @property
     def digest_is_needed(self) -> bool:

@@ -93,6 +93,7 @@ class Fetcher:
         self._lock = threading.Lock()
         self._ahead: dict[Segment, _Ahead] = {}
         self._end_seen: Segment | None = None
+        self._missed: str | None = None
         self._serial = 0
         self._stopping = threading.Event()
         self._held: int | None = _hold(spool)
@@ -148,8 +149,12 @@ class Fetcher:
         if received is not None:
             self._look_ahead(segment)
             return Fetched(received, ahead=True)
+        with self._lock:
+            cold = not self._ahead
+        if cold:
+            self._look_ahead(segment)  # beside the first one, and not after it
         answer = self._now(name)
-        if isinstance(answer, Fetched):
+        if isinstance(answer, Fetched) and not cold:
             self._look_ahead(segment)
         return answer
 
@@ -168,18 +173,27 @@ class Fetcher:
         except FutureTimeoutError:
             ahead.call_off()
             return None
+        if received is None:
+            with self._lock:
+                self._missed = segment.name
         return received if received is not None and received.path.exists() else None
 
     def _now(self, name: str) -> Fetched | Absence:
         """Ask the archive until it gives an answer that proves something, or patience is at an end."""
         deadline = time.monotonic() + self._patience_seconds
         pause, damaged = _FIRST_PAUSE_SECONDS, 0
+        with self._lock:
+            missed, self._missed = self._missed == name, None
         while True:
             try:
+                if missed:  # the list alone can prove it; where it does not, the file is asked for again
+                    missed = False
+                    with contextlib.suppress(Unreachable):
+                        return self._absent(name)
                 try:
                     return Fetched(self.archive.get(name, self._place(name)), ahead=False)
                 except NotFound:
-                    return self.archive.prove_absent(name)
+                    return self._absent(name)
             except DamagedArtefact:  # on its way, perhaps: then it arrives whole the next time
                 damaged += 1
                 if damaged == _DAMAGED_ATTEMPTS:
@@ -197,6 +211,13 @@ class Fetcher:
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             with self._lock:
                 self.counts.again += 1
+
+    def _absent(self, name: str) -> Absence:
+        """Prove that a file is not there, and remember to ask for the proof first if it is asked for once more."""
+        proven = self.archive.prove_absent(name)
+        with self._lock:
+            self._missed = name
+        return proven
 
     def _look_ahead(self, segment: Segment) -> None:
         """Have the segments after this one fetched, and forget all others."""

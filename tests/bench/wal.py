@@ -31,7 +31,7 @@ from tests.wal.place import BUCKET, MAJOR, Store, await_archived, base_backup
 from tests.wal.s3_proxy import S3Proxy
 from tests.wal.slow_line import SlowLine, open_line
 
-SEGMENTS = 50
+SEGMENTS = 60
 LATENCIES_MS = (0, 20, 50)
 PROMISED = 0.90
 """How much of the speed of pure redo is promised."""

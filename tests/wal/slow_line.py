@@ -49,6 +49,9 @@ class SlowLine:
         self._ending.set()
         for thread in self._threads:
             thread.join(10)
+
+    def hang_up(self) -> None:
+        """Accept nothing any more; when nobody waits to accept."""
         self._listening.close()
 
     def _relay(self, client: socket.socket) -> None:
@@ -87,3 +90,4 @@ def open_line(upstream: str) -> Iterator[SlowLine]:
     finally:
         line.close()
         serving.join(10)
+        line.hang_up()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -89,7 +90,7 @@ def test_several_at_a_time_hide_the_latency(archive: WalArchive, fetcher: Fetche
     store.proxy.latency_seconds = 0.05
     take(fetcher, 1)
     until_ready(fetcher, 2, 3, 4)
-    assert store.proxy.most_at_once == 2
+    assert store.proxy.most_at_once == 3  # two ahead, and the one that was asked for
     for number in (2, 3, 4):
         assert take(fetcher, number).ahead
 
@@ -135,7 +136,8 @@ def test_beyond_the_end_and_there_later(archive: WalArchive, fetcher: Fetcher, t
 def test_a_timeline_that_does_not_exist(fetcher: Fetcher, store: Store) -> None:
     assert isinstance(fetcher.fetch(name(3, timeline=7)), Absence)
     assert not lies_ready(fetcher)
-    assert not [path for _, path in store.proxy.requests if "00000007" in path and name(3, timeline=7) not in path][1:]
+    guessed = [path for _, path in store.proxy.requests if re.search("/00000007[0-9A-F]{16}$", path)]
+    assert len([path for path in guessed if name(3, timeline=7) not in path]) <= 2  # as many as go at a time
 
 
 def test_another_timeline_from_a_fork_on(archive: WalArchive, fetcher: Fetcher, tmp_path: Path) -> None:
