@@ -31,7 +31,6 @@ from runbook_lib.wal.segment import DEFAULT_SEGMENT_BYTES, MIB
 READY = b"ready\n"
 """What it prints when it can be asked."""
 _OWNER_LOOK_SECONDS = 1.0
-_SWITCH_SECONDS = 0.0002
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -58,8 +57,6 @@ def arguments() -> argparse.ArgumentParser:
 def main() -> int:
     """Serve until standard input ends."""
     told = arguments().parse_args()
-    # Whoever asks waits for an answer that is ready; a thread that digests a segment must not keep it waiting.
-    sys.setswitchinterval(_SWITCH_SECONDS)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))

@@ -29,6 +29,7 @@ from runbook_lib.reach import postgres
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.restore import scratch
 from runbook_lib.sandbox.sandbox import Sandbox
+from tests.bench import wal
 
 Result = TypeVar("Result")
 
@@ -61,13 +62,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--scale", type=float, default=5.0, help="size of the database; 1 is about 90 MB")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["hash", "backup", "drill", "memory"], action="append")
+    parser.add_argument("--only", choices=["hash", "backup", "drill", "memory", "wal"], action="append")
     parser.add_argument("--memory-of-a-backup", type=float, help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.memory_of_a_backup:
         _memory_of_a_backup(told.memory_of_a_backup)
         return
-    wanted = told.only or ["hash", "backup", "drill", "memory"]
+    wanted = told.only or ["hash", "backup", "drill", "memory", "wal"]
+    if "wal" in wanted:
+        wal.main(rounds=told.rounds)
+    if wanted == ["wal"]:
+        return
     bars: list[Bar] = []
     with Sandbox.up(scale=told.scale) as sandbox:
         environment = Environment.of(sandbox.settings)

@@ -35,6 +35,11 @@ SEGMENTS = 60
 LATENCIES_MS = (0, 20, 50)
 PROMISED = 0.90
 """How much of the speed of pure redo is promised."""
+ARMS: Mapping[str, str] = {
+    "ours": "ours: several segments fetched ahead",
+    "plain": "one GET a call, by a process that is warm, nothing ahead",
+    "seed": "the runbook's own form: a new S3 client a segment",
+}
 _REDO_DONE = re.compile(r"redo done at \S+ system usage: CPU: .*elapsed: ([\d.]+) s")
 _ONE_PROCESS_A_SEGMENT = (
     "import boto3, sys; boto3.client('s3', endpoint_url=sys.argv[1], region_name=sys.argv[2])"
@@ -58,13 +63,19 @@ class Place:
     """How many there are to replay."""
 
 
-def main(*, segments: int = SEGMENTS, rounds: int = 3, latencies_ms: tuple[int, ...] = LATENCIES_MS) -> None:
+def main(
+    *,
+    segments: int = SEGMENTS,
+    rounds: int = 3,
+    latencies_ms: tuple[int, ...] = LATENCIES_MS,
+    arms: Mapping[str, str] = ARMS,
+) -> None:
     """Replay the same segments by every arm, and print the table."""
     with _place(segments) as place:
         seconds: dict[tuple[str, int], list[float]] = {}
         for turn in range(-1, rounds):  # the first warms the disk's cache, and does not count
             for latency_ms in (0,) if turn < 0 else latencies_ms:
-                for arm in ("pure", "ours", "plain", "seed"):
+                for arm in ("pure", *arms):
                     if arm == "seed" and turn != 0:
                         continue  # it takes ten times as long, and says the same every time
                     took = _replay(place, arm, latency_ms)
@@ -77,11 +88,7 @@ def main(*, segments: int = SEGMENTS, rounds: int = 3, latencies_ms: tuple[int, 
             f"{size / statistics.median(pure):.0f} MB/s; speed as a share of pure redo in the same round:"
         )
         print(f"  {'restore_command':<58} {'latency':>8}  {'median':>6}  {'min .. max':<14} promised")
-        for arm, what in (
-            ("ours", "ours: several segments fetched ahead"),
-            ("plain", "one GET a call, by a process that is warm, nothing ahead"),
-            ("seed", "the runbook's own form: a new S3 client a segment"),
-        ):
+        for arm, what in arms.items():
             for latency_ms in latencies_ms:
                 times = seconds[arm, latency_ms]
                 shares = [a / b for a, b in zip(seconds["pure", latency_ms], times, strict=False)]

@@ -227,12 +227,14 @@ def recover(
     base: Path | None = None,
     settings: Mapping[str, str] | None = None,
     options: Mapping[str, str] | None = None,
+    restore_command: str = "",
     on_start: Callable[[WalService], object] = lambda _: None,
 ) -> Recovered:
     """Recover a copy of a base backup from the archive through the proxy, and say how it ended.
 
     :param base: by default the later one
     :param settings: such as a target; without one it recovers to the end of the WAL
+    :param restore_command: another one than ours
     :param on_start: does something to what fetches, before the server starts
     """
     workspace = primary.store.workspace
@@ -244,7 +246,7 @@ def recover(
     workspace.give(folder)
     with fetching(primary, data, name=f"w{number}", options=options) as service:
         lines = {
-            "restore_command": service.restore_command,
+            "restore_command": restore_command or service.restore_command,
             "archive_mode": "off",
             "unix_socket_directories": str(folder),
             "recovery_target_action": "promote",

@@ -22,6 +22,8 @@ class Row:
     """How it ended."""
     rows_lost: int | None
     """How many rows it lost without saying so; None where it came to no end."""
+    ours: bool = True
+    """Whether it was our restore command that it recovered by."""
 
 
 @dataclass
@@ -34,8 +36,9 @@ class Scoreboard:
         """Yield the table; nothing where nothing ran."""
         if not self.rows:
             return
-        silent = sum(1 for row in self.rows if row.rows_lost)
-        yield f"recoveries that were tampered with: {len(self.rows)}, silent promotions with rows lost: {silent}"
+        ours = [row for row in self.rows if row.ours]
+        silent = sum(1 for row in ours if row.rows_lost)
+        yield f"recoveries that were tampered with: {len(ours)}, silent promotions with rows lost: {silent}"
         yield f"  {'fault':<64} {'to':<14} {'outcome':<34} rows lost"
         for row in self.rows:
             lost = "-" if row.rows_lost is None else str(row.rows_lost)

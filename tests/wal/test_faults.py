@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import resource
 import signal
 from collections.abc import Callable, Iterator
@@ -251,3 +252,22 @@ def test_no_recovery_ends_early(case: Case, target: str, primary: Primary, score
         assert found.replayed_lsn == end_lsn
     if case.expected == STOPS:
         assert case.says in found.log
+
+
+def test_the_usual_command_ends_early_and_says_nothing(primary: Primary, scoreboard: Scoreboard) -> None:
+    """What all of this is for, and the proof that it would be seen here: a command that fails with 1, as most do."""
+    local = primary.store.workspace.folder("usual")
+    for stored in primary.archive.bucket.objects(primary.archive.prefix):
+        name = stored.key.removeprefix(primary.archive.prefix)
+        if name != primary.between:
+            (local / name).write_bytes(bytes_of(primary, name))
+    primary.store.workspace.give(local)
+    found = place.recover(primary, restore_command=f"cp {local}/%f %p")
+    lost = primary.rows - found.rows
+    outcome = f"promoted early, timeline {found.timeline}"
+    what = "segment missing, the usual command (cp, aws s3 cp)"
+    scoreboard.rows.append(Row(what, "its end", outcome, lost, ours=False))
+    assert found.promoted
+    assert lost > 0
+    assert not re.search("ERROR|FATAL(?!:  the database system is)", found.log)
+    assert found.replayed_lsn < primary.archive.end(1).lsn  # which is how it is found afterwards
