@@ -15,6 +15,7 @@ import contextlib
 import errno
 import logging
 import os
+import select
 import shutil
 import socketserver
 import stat
@@ -36,9 +37,12 @@ class Doorway:
     :param socket: where the socket is made; owner and root alone may use it
     :param archive: what is archived to
     :param fetcher: what fetches; None where nothing is fetched
+    :param taken: where a pipe is made into which the server writes the name of each segment that it took by itself
     """
 
-    def __init__(self, folder: Path, socket: Path, archive: WalArchive, fetcher: Fetcher | None) -> None:
+    def __init__(
+        self, folder: Path, socket: Path, archive: WalArchive, fetcher: Fetcher | None, *, taken: Path | None = None
+    ) -> None:
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._where = str(folder)
         self._archive = archive
@@ -52,20 +56,46 @@ class Doorway:
             os.chown(socket, *self._owner)
         socket.chmod(0o600)
         self._socket = socket
+        self._taken: int | None = None
+        if taken is not None:
+            taken.unlink(missing_ok=True)
+            os.mkfifo(taken, 0o600)
+            self._taken = os.open(taken, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if os.geteuid() == 0:
+                os.fchown(self._taken, *self._owner)
+        self._stopping = threading.Event()
+        self._listening = threading.Thread(target=self._listen, name="wal-taken")
 
     def serve(self) -> None:
         """Answer requests, each in a thread of its own, until `stop` is called from another thread."""
+        self._listening.start()
         self._server.serve_forever(poll_interval=0.1)
 
     def stop(self) -> None:
         """Have `serve` return."""
+        self._stopping.set()
         self._server.shutdown()
+        self._listening.join()
 
     def close(self) -> None:
         """Take the socket away."""
         self._server.server_close()
         self._socket.unlink(missing_ok=True)
         os.close(self._folder)
+        if self._taken is not None:
+            os.close(self._taken)
+
+    def _listen(self) -> None:
+        """Hear what the server takes by itself, and have more fetched."""
+        if self._taken is None or self._fetcher is None:
+            return
+        heard = b""
+        while not self._stopping.is_set():
+            if select.select([self._taken], [], [], 0.2)[0]:
+                heard += os.read(self._taken, 4096)
+                *names, heard = heard[-_LONGEST_REQUEST_BYTES * 8 :].split(b"\n")
+                for name in names:
+                    self._fetcher.taken(name.decode(errors="replace"))
 
     def answer(self, request: bytes) -> tuple[str, str]:
         """Carry out one request and return one word, ``done``, ``absent`` or ``unknown``, and what there is to say."""
@@ -116,7 +146,7 @@ class Doorway:
         """Rename the proven file to its place, at once and whole; through a copy where it is on another file system."""
         path = fetched.received.path
         if os.geteuid() == 0:
-            os.chown(path, *self._owner)
+            os.chown(path, *self._owner, follow_symlinks=False)
         try:
             os.rename(path, basename, dst_dir_fd=self._folder)
             return

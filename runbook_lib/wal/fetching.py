@@ -16,11 +16,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import threading
 import time
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -73,6 +74,9 @@ class Fetcher:
         on disk; memory is bounded by a piece of 1 MiB for each request under way
     :param parallel: how many are fetched ahead at a time
     :param patience_seconds: how long failures are answered by trying again, before they are told
+    :param ready: a folder on the same file system, into which each segment that is proven is renamed under its own
+        name, for a server to take by itself; what it takes is told to `taken`. None where nobody takes anything
+    :param owner: user and group that the files in it are given to; None for our own
     """
 
     def __init__(
@@ -84,8 +88,12 @@ class Fetcher:
         bytes_ahead: int = 512 * MIB,
         parallel: int = 4,
         patience_seconds: float = 60.0,
+        ready: Path | None = None,
+        owner: tuple[int, int] | None = None,
     ) -> None:
         self.archive = archive
+        self._ready = ready
+        self._owner = owner
         self.spool = spool
         self.counts = Counts()
         self._ahead_at_most = max(0, min(segments_ahead, bytes_ahead // archive.segment_bytes))
@@ -118,6 +126,18 @@ class Fetcher:
             self.counts.ahead += isinstance(answer, Fetched) and answer.ahead
             self.counts.absent += isinstance(answer, Absence)
         return answer
+
+    def taken(self, name: str) -> None:
+        """Take note that a segment was taken out of the folder of those that lie ready, and fetch further ahead."""
+        known = WalName.parse(name)
+        if known is None or known.kind is not Kind.SEGMENT:
+            return
+        segment = known.segment(self.archive.segment_bytes)
+        with self._lock:
+            self._ahead.pop(segment, None)
+            self.counts.asked += 1
+            self.counts.ahead += 1
+        self._look_ahead(segment)
 
     def close(self) -> None:
         """Stop fetching ahead and remove what lies ready. Closing twice is no error."""
@@ -176,7 +196,23 @@ class Fetcher:
         if received is None:
             with self._lock:
                 self._missed = segment.name
-        return received if received is not None and received.path.exists() else None
+            return None
+        return self._taken_back(received)
+
+    def _taken_back(self, received: Received) -> Received | None:
+        """Return a segment that lies ready out of everybody else's reach; None where it is gone, or another thing."""
+        if self._ready is None:
+            return received if received.path.exists() else None
+        place = self._place(received.name)
+        try:
+            received.path.rename(place)
+        except FileNotFoundError:  # taken, and asked for once more
+            return None
+        found = place.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size != received.bytes:
+            place.unlink()
+            return None
+        return replace(received, path=place)
 
     def _now(self, name: str) -> Fetched | Absence:
         """Ask the archive until it gives an answer that proves something, or patience is at an end."""
@@ -247,6 +283,12 @@ class Fetcher:
             with self._lock:
                 self._end_seen = segment if self._end_seen is None else min(self._end_seen, segment)
             return None
+        if self._ready is not None:
+            if self._owner is not None:
+                os.chown(received.path, *self._owner)
+            place = self._ready / segment.name
+            received.path.rename(place)
+            received = replace(received, path=place)
         ahead.done(received)
         return received
 
@@ -258,6 +300,8 @@ class Fetcher:
     def _sweep(self) -> None:
         """Remove what an earlier fetcher left: nobody has proven it to this one."""
         for left in self.spool.glob(f"*{_SUFFIX}"):
+            left.unlink(missing_ok=True)
+        for left in self._ready.iterdir() if self._ready is not None else ():
             left.unlink(missing_ok=True)
 
 

@@ -30,6 +30,10 @@ from runbook_lib.wal.segment import DEFAULT_SEGMENT_BYTES, MIB
 
 READY = b"ready\n"
 """What it prints when it can be asked."""
+READY_FOLDER = "ready"
+"""The folder inside the spool that a server takes segments from by itself."""
+TAKEN = "taken"
+"""The pipe in the spool that it then writes their names into."""
 _OWNER_LOOK_SECONDS = 1.0
 
 
@@ -77,8 +81,14 @@ def main() -> int:
                 segment_bytes=told.segment_bytes,
                 accept_without_digest=told.accept_without_digest,
             )
-            fetcher = None
+            fetcher, taken = None, None
             if told.spool is not None:
+                owner = told.folder.stat()
+                told.spool.mkdir(mode=0o711, exist_ok=True)
+                ready, taken = told.spool / READY_FOLDER, told.spool / TAKEN
+                ready.mkdir(mode=0o700, exist_ok=True)
+                if os.geteuid() == 0:
+                    os.chown(ready, owner.st_uid, owner.st_gid)
                 fetcher = stack.enter_context(
                     Fetcher(
                         archive,
@@ -87,9 +97,11 @@ def main() -> int:
                         bytes_ahead=told.mib_ahead * MIB,
                         parallel=told.parallel,
                         patience_seconds=told.patience_seconds,
+                        ready=ready,
+                        owner=(owner.st_uid, owner.st_gid) if os.geteuid() == 0 else None,
                     )
                 )
-            doorway = Doorway(told.folder, told.socket, archive, fetcher)
+            doorway = Doorway(told.folder, told.socket, archive, fetcher, taken=taken)
         except (RunbookError, OSError) as failed:
             sys.stderr.write(f"{failed}\n")
             return 1

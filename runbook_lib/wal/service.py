@@ -1,7 +1,8 @@
 """What gives a server its restore_command and its archive_command, and takes them away again.
 
 The work is done by a process of its own (`runbook_lib.wal.serve`), started here and ended here; what PostgreSQL runs
-for each file is a few lines (`runbook_lib.wal.asking`) inside a shell that trusts no exit code but theirs:
+for each file is a shell that first takes what lies ready, proven and under its own name, by a rename; else it asks by
+a few lines (`runbook_lib.wal.asking`), and trusts no exit code but theirs:
 
 ==================================  ===============  ===============
 what happened                       restore_command  archive_command
@@ -124,7 +125,12 @@ class WalService:
     @property
     def restore_command(self) -> str:
         """What ``restore_command`` is to be set to."""
-        return self._command("fetch", f"{asking.DONE}) exit 0;; {asking.ABSENT}) exit 1;; *) exit 255;;")
+        # What lies ready is proven, whole and under its own name: taking it is a rename, and no process asks anybody.
+        # The pipe is opened for reading, too, so that a note into it never waits for a reader who may be gone.
+        ready, taken = (_quoted(self.folder / "spool" / name) for name in (serve.READY_FOLDER, serve.TAKEN))
+        told = f"test -p {taken} && echo '%f' 1<>{taken}"
+        take = f"mv -f {ready}/'%f' '%p' 2>/dev/null && test -s '%p' && {{ {told}; exit 0; }}"
+        return f"{take}; " + self._command("fetch", f"{asking.DONE}) exit 0;; {asking.ABSENT}) exit 1;; *) exit 255;;")
 
     @property
     def archive_command(self) -> str:

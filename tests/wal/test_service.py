@@ -204,6 +204,61 @@ def test_an_overtaken_request_delivers_nothing(service: WalService, data: Path, 
     assert (data / "pg_wal" / "RECOVERYXLOG").read_bytes() == second[1]
 
 
+class TestWhatLiesReady:
+    """A segment that was fetched ahead is taken by a rename, and nobody is asked."""
+
+    @pytest.fixture
+    def ready(self, service: WalService, data: Path) -> Path:
+        for number in range(100, 106):
+            assert push(service, data, *made.segment(1, number)) == 0
+        assert restore(service, made.segment(1, 100)[0], data) == 0
+        ready = service.folder / "spool" / "ready"
+        self.must_lie_ready(ready, 101, 105)
+        return ready
+
+    def must_lie_ready(self, ready: Path, first: int, last: int) -> None:
+        expected = {made.segment(1, number)[0] for number in range(first, last + 1)}
+        wait_for(
+            "segments to lie ready",
+            lambda: {path.name for path in ready.iterdir()},
+            where=str(ready),
+            within_seconds=10,
+            until=expected.issubset,
+        )
+
+    def test_is_taken(self, service: WalService, data: Path, ready: Path) -> None:
+        name, content = made.segment(1, 101)
+        nobody = service.restore_command.replace(str(service.folder / "socket"), "/nowhere/socket")
+        assert run(nobody, name, "pg_wal/RECOVERYXLOG", data).returncode == 0
+        assert (data / "pg_wal" / "RECOVERYXLOG").read_bytes() == content
+        assert run(nobody, name, "pg_wal/RECOVERYXLOG", data).returncode == 255  # asked for twice, it is not there
+        assert restore(service, name, data) == 0
+
+    def test_has_more_fetched_when_it_is_taken(self, service: WalService, data: Path, ready: Path) -> None:
+        assert push(service, data, *made.segment(1, 106)) == 0
+        assert restore(service, made.segment(1, 101)[0], data) == 0
+        self.must_lie_ready(ready, 102, 106)
+
+    def test_is_not_believed_when_it_was_not_taken(self, service: WalService, data: Path, ready: Path) -> None:
+        """A mv that claims success and did nothing must not end a recovery."""
+        lying = service.restore_command.replace("mv -f", "true")
+        name, content = made.segment(1, 102)
+        (data / "pg_wal" / "RECOVERYXLOG").unlink(missing_ok=True)
+        assert run(lying, name, "pg_wal/RECOVERYXLOG", data).returncode == 0
+        assert (data / "pg_wal" / "RECOVERYXLOG").read_bytes() == content
+
+    def test_is_no_link(self, service: WalService, data: Path, ready: Path, tmp_path: Path) -> None:
+        """Whoever owns the folder might put something else there: it is fetched anew when it is asked for."""
+        name, content = made.segment(1, 103)
+        (ready / name).unlink()
+        (ready / name).symlink_to(made.file(tmp_path, b"secret"))
+        asked = service.restore_command.replace("mv -f", "false")
+        assert run(asked, name, "pg_wal/RECOVERYXLOG", data).returncode == 0
+        placed = data / "pg_wal" / "RECOVERYXLOG"
+        assert not placed.is_symlink()
+        assert placed.read_bytes() == content
+
+
 def test_it_ends_with_its_owner(store: Store, data: Path) -> None:
     """Whoever started it is killed, and cannot clean up."""
     folder = store.workspace.folder("orphan")
