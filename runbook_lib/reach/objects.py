@@ -8,6 +8,7 @@ key that is not there, a refusal and silence are four different errors, because 
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import logging
@@ -15,7 +16,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 _RANGE_BYTES = 8 * MIB
+_PIECE_BYTES = MIB
 _IN_FLIGHT = 4
 """Ranges under way at once: enough to hide a round trip, few enough to stay below 40 MB of memory."""
 _READS = ("Get", "Head", "List")
@@ -94,6 +96,8 @@ class Bucket:
     :param name: the bucket's name
     :param endpoint_url: None for the AWS chain's own choice
     :param credentials: None for the AWS chain; else access key and secret, as a sandbox makes them
+    :param attempts: how often a request is sent at most before its failure counts
+    :param compares_digests: whether whoever reads compares a digest, so that S3's own needs not be computed beside it
     :param read_only: whether every call that could write is refused before it is sent
     """
 
@@ -105,6 +109,8 @@ class Bucket:
         region: str | None = None,
         credentials: tuple[str, str] | None = None,
         timeout_seconds: int = 20,
+        attempts: int = 5,
+        compares_digests: bool = False,
         read_only: bool = False,
     ) -> None:
         self.name = name
@@ -113,6 +119,8 @@ class Bucket:
             "region": region,
             "credentials": credentials,
             "timeout_seconds": timeout_seconds,
+            "attempts": attempts,
+            "compares_digests": compares_digests,
         }
         access_key, secret_key = credentials or (None, None)
         try:
@@ -125,8 +133,9 @@ class Bucket:
                 config=Config(
                     connect_timeout=timeout_seconds,
                     read_timeout=timeout_seconds * 3,
-                    retries={"mode": "standard", "max_attempts": 4},
+                    retries={"mode": "standard", "total_max_attempts": attempts},
                     max_pool_connections=16,
+                    response_checksum_validation="when_required" if compares_digests else "when_supported",
                 ),
             )
         except (ValueError, botocore.exceptions.BotoCoreError) as malformed:
@@ -164,6 +173,20 @@ class Bucket:
                 for found in page.get("Contents", [])
             ]
 
+    def after(self, prefix: str, key: str, *, page: int = 100) -> Iterator[StoredObject]:
+        """Yield the objects below a prefix whose keys come after this one, by key; asked for as they are needed.
+
+        :param page: how many are asked for at a time
+        """
+        more: str | None = key
+        while more is not None:
+            with self._errors(f"the objects below {prefix!r} after {key!r}"):
+                found = self.client.list_objects_v2(Bucket=self.name, Prefix=prefix, StartAfter=more, MaxKeys=page)
+            contents = found.get("Contents", [])
+            for each in contents:
+                yield StoredObject(self.name, each["Key"], "", each["Size"], each["LastModified"])
+            more = contents[-1]["Key"] if contents and found.get("IsTruncated") else None
+
     def versions(self, prefix: str = "") -> list[StoredObject]:
         """List every version of every object below a prefix, newest first for each key."""
         with self._errors(f"the versions below {prefix!r}"):
@@ -197,6 +220,59 @@ class Bucket:
                 Bucket=self.name, Key=key, Body=content, IfNoneMatch="*", Metadata=dict(metadata or {})
             )
         return self._written(key, hashlib.sha256(content).hexdigest(), len(content))
+
+    def write_file_once(
+        self, key: str, source: BinaryIO, *, sha256: str, metadata: Mapping[str, str] | None = None
+    ) -> tuple[StoredObject, Mapping[str, str]]:
+        """Write a file that must not be there yet, in one conditional put, and return what S3 says is there then.
+
+        :param source: read from its beginning, more than once where the put is repeated
+        :param sha256: its digest, in hexadecimal, which S3 compares with what it receives
+
+        Raise `Denied` if the key is taken.
+        """
+        with self._errors(f"to write {key} once"):
+            self.client.put_object(
+                Bucket=self.name,
+                Key=key,
+                Body=source,
+                IfNoneMatch="*",
+                ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
+                Metadata=dict(metadata or {}),
+            )
+        return self.head(key)
+
+    def receive(
+        self, key: str, begin: Callable[[StoredObject, Mapping[str, str]], object], into: Callable[[bytes], object]
+    ) -> tuple[StoredObject, Mapping[str, str]]:
+        """Receive an object in one request, piece by piece, in constant memory.
+
+        :param begin: told what is about to come, with its metadata, before the first piece
+        :param into: given one piece after the other
+
+        Raise `NotFound` if it is not there, and `Unreachable` where it ends before its size is reached.
+        """
+        with self._errors(f"the object {key}"):
+            answer = self.client.get_object(Bucket=self.name, Key=key)
+        stored = StoredObject(self.name, key, _version(answer), answer["ContentLength"], answer["LastModified"])
+        with closing(answer["Body"]) as body:
+            begin(stored, answer["Metadata"])
+            received = 0
+            while True:
+                with self._errors(f"the bytes from {received} on of {key}"):
+                    piece = body.read(_PIECE_BYTES)
+                if not piece:
+                    break
+                received += len(piece)
+                into(piece)
+        if received != stored.bytes:
+            raise Unreachable(
+                f"all of the {stored.bytes} bytes of {key}",
+                where=self._where,
+                why=f"the answer ended after {received}",
+                remedy="try again; S3 could not serve the request to its end",
+            )
+        return stored, answer["Metadata"]
 
     def write_stream(
         self,

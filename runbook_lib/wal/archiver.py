@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from runbook_lib.errors import Denied
 from runbook_lib.outcome import Check, Finding, Outcome
 from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import Row, Session
@@ -23,9 +24,41 @@ def archiving_is_alive(session: Session, *, rpo_seconds: float) -> Check:
     row = session.row(postgres.load_sql(__package__, "archiver"))
     last = row["last_archived_wal"] or "none"
     looked_at = f"pg_stat_archiver: {row['archived_count']} archived, {row['failed_count']} failed, last {last}"
-    return Check(
-        "WAL archiving is alive", postgres.describe(session.dsn), looked_at, tuple(_findings(row, rpo_seconds))
-    )
+    findings = list(_findings(row, rpo_seconds))
+    if not row["in_recovery"] and row["archive_mode"] != "off":
+        waiting, more = _waiting(session, rpo_seconds)
+        looked_at += f"; {waiting}"
+        findings += more
+    return Check("WAL archiving is alive", postgres.describe(session.dsn), looked_at, tuple(findings))
+
+
+def _waiting(session: Session, rpo_seconds: float) -> tuple[str, list[Finding]]:
+    """Look at what stands in line to be archived, and how long the first has stood there.
+
+    What PostgreSQL counts as archived says nothing of what it has not come to yet: a command that hangs fails never,
+    and one that is too slow falls behind with every success.
+    """
+    try:
+        row = session.row(postgres.load_sql(__package__, "waiting"))
+    except Denied as refused:
+        role = "grant the role pg_monitor, or membership in a role that has it"
+        return "what waits is not known", [
+            Finding("wal.waiting", "pg_wal/archive_status", refused.why, Outcome.UNPROVEN, role)
+        ]
+    if not row["files"]:
+        return "nothing waits", []
+    waiting = f"{row['files']} wait, the first, {row['oldest']}, for {row['oldest_seconds']:.0f} s"
+    if row["oldest_seconds"] <= rpo_seconds:
+        return waiting, []
+    return waiting, [
+        Finding(
+            "wal.waiting",
+            row["oldest"],
+            f"has waited for {row['oldest_seconds']:.0f} s to be archived, and {row['files'] - 1} more behind it; the "
+            f"RPO is {rpo_seconds:.0f} s",
+            remedy="look at what archive_command waits for; until it succeeds these segments are on the primary alone",
+        )
+    ]
 
 
 def _findings(row: Row, rpo_seconds: float) -> Iterator[Finding]:

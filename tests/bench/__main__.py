@@ -29,10 +29,11 @@ from runbook_lib.reach import postgres
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.restore import scratch
 from runbook_lib.sandbox.sandbox import Sandbox
+from tests.bench import wal
 from tests.bench.outage import outage
 
 Result = TypeVar("Result")
-_PARTS = ("hash", "backup", "drill", "memory", "outage")
+_PARTS = ("hash", "backup", "drill", "memory", "outage", "wal")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def main() -> None:
     for part, option in (("memory", "--memory-of-a-backup"), ("outage", "--outage-of-a-restore")):
         for scale in (told.scale / 5, told.scale) if part in wanted else ():
             print(_in_a_process_of_its_own(option, scale))
+    if "wal" in wanted:
+        wal.main(rounds=told.rounds)
 
 
 def _beside_each_other(wanted: set[str], scale: float, rounds: int) -> list[Bar]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -102,3 +103,33 @@ def test_switched_off(level: str) -> None:
         server.stop()
     assert (found.check, found.outcome) == ("wal.archive_mode", Outcome.FAILED)
     assert "archive_mode = off" in found.says
+
+
+def test_what_waits_is_counted(session: Session) -> None:
+    """A command that hangs fails never: only the line before it shows that nothing goes on."""
+    archive_a_segment(session)
+    wait_until(session, "(SELECT archived_count > 0 FROM pg_stat_archiver)")
+    set_command(session, "false")
+    archive_a_segment(session)
+    wait_until(session, "EXISTS (SELECT FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready')")
+    session.execute("SELECT pg_stat_reset_shared('archiver')")
+    check = archiving_is_alive(session, rpo_seconds=300)
+    assert "wal.waiting" not in {found.check for found in check.findings}
+    assert re.search(r"1 wait, the first, [0-9A-F]{24}, for \d+ s", check.looked_at)
+    (found,) = (found for found in archiving_is_alive(session, rpo_seconds=0).findings if found.check == "wal.waiting")
+    assert found.outcome is Outcome.FAILED
+    assert "to be archived" in found.says
+
+
+def test_whoever_may_not_look_says_so(session: Session) -> None:
+    archive_a_segment(session)
+    wait_until(session, "(SELECT archived_count > 0 FROM pg_stat_archiver)")
+    session.execute("CREATE ROLE nobody_special")
+    session.execute("SET ROLE nobody_special")
+    try:
+        (found,) = archiving_is_alive(session, rpo_seconds=300).findings
+    finally:
+        session.execute("RESET ROLE")
+        session.execute("DROP ROLE nobody_special")
+    assert (found.check, found.outcome) == ("wal.waiting", Outcome.UNPROVEN)
+    assert "pg_monitor" in found.remedy
