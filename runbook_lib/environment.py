@@ -37,13 +37,13 @@ from runbook_lib.restore.fence import FenceDatabase
 from runbook_lib.restore.full_restore import FullRestore, PutBack
 from runbook_lib.restore.made_database import MakeDatabase
 from runbook_lib.restore.maintenance_mode import MaintenanceMode
-from runbook_lib.restore.merge import MergeTable
+from runbook_lib.restore.merge import MergeTable, TakeMergeBack
 from runbook_lib.restore.restored import RestoredDatabase
 from runbook_lib.restore.room import room_for_a_copy
 from runbook_lib.restore.scratch import Scratch, into_scratch
 from runbook_lib.restore.staging import Mark, StageRows, marks
 from runbook_lib.restore.swap import KeptDatabase, SwapDatabases, kept
-from runbook_lib.restore.table import DoneMerge, RestoredTable, Review, TableBackup, TableMerge, TakeMergeBack, review
+from runbook_lib.restore.table import DoneMerge, RestoredTable, Review, TableBackup, TableMerge, review, take_back
 from runbook_lib.safety import journal, recovery
 from runbook_lib.safety.act import Undoable
 from runbook_lib.safety.halt import Halt
@@ -62,6 +62,7 @@ KINDS_OF_ACTS: Sequence[type[Undoable]] = (
     SwapDatabases,
     StageRows,
     MergeTable,
+    TakeMergeBack,
 )
 """Every kind of act that a journal can speak of."""
 
@@ -295,9 +296,9 @@ class Environment:
 
     def take_merge_back(self, mark: Mark) -> Content:
         """Take a merge back, if this run may, and return what the table has to hold then."""
-        acts = TakeMergeBack.of(mark)
-        with self.procedure(f"take a merge into {mark.table} back", acts.acts) as procedure:
-            return acts.carry_out(procedure, self.systems)
+        act = TakeMergeBack.of(mark)
+        with self.procedure(f"take a merge into {mark.table} back", (act,)) as procedure:
+            return take_back(act, procedure, self.systems)
 
     def foreign_keys_hold(self, table: str) -> Check:
         """Look whether every foreign key of a table, and to it, holds for every row."""

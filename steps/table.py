@@ -9,8 +9,9 @@ from runbook_lib.backup.content import Content
 from runbook_lib.environment import Environment
 from runbook_lib.evidence.collector import Evidence
 from runbook_lib.restore import scratch
+from runbook_lib.restore.merge import TakeMergeBack
 from runbook_lib.restore.staging import Mark
-from runbook_lib.restore.table import DoneMerge, RestoredTable, TakeMergeBack
+from runbook_lib.restore.table import DoneMerge, RestoredTable, is_as_it_was
 from steps.proof import prove
 
 
@@ -71,7 +72,7 @@ def the_merge_is_taken_back(mark: Mark, environment: Environment) -> Content:
 @then("the table is as it was before the merge")
 def the_table_is_as_it_was(mark: Mark, expected_content: Content, environment: Environment, evidence: Evidence) -> None:
     with environment.database() as session:
-        prove(TakeMergeBack.of(mark).is_as_it_was(session, expected_content), evidence)
+        prove(is_as_it_was(session, TakeMergeBack.of(mark), expected_content), evidence)
 
 
 @then("every foreign key of it holds")

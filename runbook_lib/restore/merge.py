@@ -7,7 +7,8 @@ which the UPDATE itself asks of the row that it has locked. So writers go on, no
 only who wants one of the very rows waits, until the end of one transaction.
 
 Nothing fires: neither triggers nor the actions of foreign keys, see `runbook_lib.restore.staging.as_a_replica`. Nothing
-checks foreign keys either, so that they are proven before the transaction ends.
+checks foreign keys either, so that they are proven before the transaction ends, and so are constraints that wait for
+that.
 
 What was there before, and what was left, is kept: a row is put back where it is still as the merge left it.
 """
@@ -25,15 +26,18 @@ from runbook_lib.backup.content import Content
 from runbook_lib.errors import TargetRefused, ToolFailed, WaitTimedOut
 from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import DriverError, Session
-from runbook_lib.restore import foreign_keys, living_table, staging
+from runbook_lib.restore import deferrable, foreign_keys, living_table, staging
+from runbook_lib.restore.deferrable import Deferrable
 from runbook_lib.restore.living_table import Key, LivingTable, listed
-from runbook_lib.restore.staging import ACTION, CHANGED, MISSING, REVIEWED, Mark
+from runbook_lib.restore.staging import ACTION, CHANGED, MISSING, REVIEWED, Mark, StageRows
 from runbook_lib.safety.act import Act, Before
 from runbook_lib.safety.systems import Systems
 
 AUDIT_LOG = "public.audit_logs"
 """The table whose rows are never changed."""
 _BUSY = {"55P03": "somebody holds one of the rows", "40P01": "others and it would have waited for each other"}
+_INTEGRITY = "23"
+"""The class of errors by which PostgreSQL says that a constraint does not hold."""
 _HANDED_OUT_AT_MOST = 1_000_000
 """How many values of a sequence are handed out to nobody, before it is set."""
 
@@ -82,11 +86,6 @@ class MergeTable(Act):
     lock_timeout_seconds: float = 5.0
     """How long it waits for a row that somebody else holds; then nothing is done."""
 
-    @classmethod
-    def again(cls, mark: Mark) -> Self:
-        """Return the act that a mark tells of, to have it taken back."""
-        return cls(**mark.merge)
-
     def look(self, systems: Systems) -> Before:
         """See that the table is the one that was compared, and count the rows that wait for it."""
         with systems.inside(read_only=True) as session:
@@ -114,7 +113,6 @@ class MergeTable(Act):
                 chain = self._broken_links(session)
                 written = self._write(session, table)
                 if written.inserted or written.updated:
-                    foreign_keys.must_hold(session, table, written=self._staged("after"), lost=self._staged("before"))
                     self._move_sequences(session, table)
                 self._must_not_break(session, chain)
                 mark.changed(merge=self.arguments, merged=vars(written)).put(session)
@@ -134,10 +132,12 @@ class MergeTable(Act):
             merged = Merged(**found[0].merged)
             self._must_be_kept(session, merged)
             with self._at_once(session, table):
+                waiting = deferrable.held(session, table) if merged.updated else []
                 deleted, put_back = self._delete(session, table), self._put_back(session, table)
                 if deleted or put_back:
                     same = self._same("t", "b")
                     now = f"(SELECT t.* FROM {table.rows} AS t JOIN {self._staged('before')} AS b ON {same})"
+                    deferrable.must_hold(session, table, waiting, written=now, same=self._same)
                     foreign_keys.must_hold(session, table, written=now, lost=self._staged("after"))
                 left = merged.inserted + merged.updated - deleted - put_back
                 took = {"deleted": deleted, "put_back": put_back, "left_alone": left}
@@ -224,6 +224,13 @@ class MergeTable(Act):
                 else:
                     yield
         except DriverError as refused:
+            if (refused.sqlstate or "").startswith(_INTEGRITY):
+                raise ToolFailed(
+                    f"to write rows to {self.table}",
+                    where=postgres.describe(session.dsn),
+                    why=f"one of its constraints refuses them, and nothing was changed: {str(refused).splitlines()[0]}",
+                    remedy="look which constraint was added, or which rows took their place, since the backup",
+                ) from refused
             if refused.sqlstate not in _BUSY:
                 raise
             raise WaitTimedOut(
@@ -235,16 +242,23 @@ class MergeTable(Act):
 
     def _write(self, session: Session, table: LivingTable) -> Merged:
         missing, changed = self._waiting(session, MISSING), self._waiting(session, CHANGED)
-        inserted = self._insert(session, table) if missing else 0
+        waiting = deferrable.held(session, table) if missing or changed else []
+        inserted = self._insert(session, table, waiting) if missing else 0
         updated = self._update(session, table) if changed and self.changed_too else 0
+        if inserted or updated:
+            after = self._staged("after")
+            deferrable.must_hold(session, table, waiting, written=after, same=self._same)
+            foreign_keys.must_hold(session, table, written=after, lost=self._staged("before"))
         return Merged(inserted, updated, missing - inserted, changed - updated if self.changed_too else 0)
 
-    def _insert(self, session: Session, table: LivingTable) -> int:
+    def _insert(self, session: Session, table: LivingTable, waiting: Sequence[Deferrable]) -> int:
         columns = listed(self.columns)
+        # Without columns any unique value that is taken counts; PostgreSQL refuses that where one of them waits.
+        taken = f"ON CONFLICT ({listed(self.key)})" if waiting else "ON CONFLICT"
         return int(
             session.value(
                 f"WITH written AS (INSERT INTO {table.qualified} AS t ({columns}) OVERRIDING SYSTEM VALUE"
-                f" SELECT {columns} FROM {self._staged('incoming')} WHERE {_is(MISSING)} ON CONFLICT DO NOTHING"
+                f" SELECT {columns} FROM {self._staged('incoming')} WHERE {_is(MISSING)} {taken} DO NOTHING"
                 f" RETURNING {listed(table.names, 't')}, {table.hash()} AS hash),"
                 f" noted AS (INSERT INTO {self._staged('after')} SELECT {listed(table.names)}, '{MISSING}', hash"
                 " FROM written RETURNING 1) SELECT pg_catalog.count(*) FROM noted"
@@ -351,6 +365,38 @@ class MergeTable(Act):
                 why="with them the audit chain would have more breaks than without; nothing was changed",
                 remedy="look which rows were appended since: the backup's do not lead to them",
             )
+
+
+@dataclass(frozen=True)
+class TakeMergeBack(MergeTable):
+    """Take back a merge that was to stay, and drop what it kept.
+
+    It is done by its undoing: it is announced, and not kept. So whoever is killed on the way has it brought to its end
+    by the recovery, and not half of it left for another day.
+    """
+
+    kind: ClassVar[str] = "take a merge back"
+
+    @classmethod
+    def of(cls, mark: Mark) -> Self:
+        """Return the act for the merge that a mark tells of."""
+        return cls(**mark.merge)
+
+    def describe(self, before: Before) -> str:  # noqa: ARG002
+        """Say what is taken back."""
+        return f"take back what was merged into {self.table}"
+
+    def describe_undoing(self, before: Before) -> str:  # noqa: ARG002
+        """Say that it is brought to its end."""
+        return f"put {self.table} back as it was, as far as nobody has changed it since, and drop what was kept of it"
+
+    def do(self, systems: Systems, before: Before) -> None:
+        """Do nothing yet: it is done when it is not kept."""
+
+    def undo(self, systems: Systems, before: Before) -> str:
+        """Put back what is still as the merge left it, and drop the schema."""
+        says = super().undo(systems, before)
+        return f"{says}; {StageRows(self.token, self.table, self.columns, '', '').undo(systems, before)}"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Self
 
-from runbook_lib.backup import comparison, content, inventory, retention
+from runbook_lib.backup import comparison, content, inventory, reparse, retention
 from runbook_lib.backup.catalog import Archive, Backup
 from runbook_lib.backup.comparison import Comparison
 from runbook_lib.backup.content import Content
@@ -31,8 +31,8 @@ from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import Session
 from runbook_lib.restore import living_table, staging
 from runbook_lib.restore.living_table import Key, LivingTable, listed
-from runbook_lib.restore.merge import AUDIT_LOG, Merged, MergeTable
-from runbook_lib.restore.restored import RestoredDatabase
+from runbook_lib.restore.merge import AUDIT_LOG, Merged, MergeTable, TakeMergeBack
+from runbook_lib.restore.restored import NO_LOCALE, RestoredDatabase
 from runbook_lib.restore.scratch import Scratch, into_scratch
 from runbook_lib.restore.staging import ACTION, CHANGED, MISSING, REVIEWED, Mark, StageRows
 from runbook_lib.safety.act import Act
@@ -140,17 +140,20 @@ class RestoredTable:
 
     def compare(self, *, workers: int = 2, watch: Watcher = nobody) -> Comparison:
         """Compare what came back with what the backup is said to hold of the table."""
-        with self.database.stopwatch.phase("compare"):
+        with (
+            self.database.stopwatch.phase("compare"),
+            postgres.session(self.database.dsn, read_only=False, application_name="runbook/compare") as scratch,
+        ):
+            tree = self.held.tree
             found = inventory.take(
-                self.database.session,
-                workers=workers,
-                only=lambda each: each.qualified in self.held.tree,
-                watch=watch,
+                self.database.session, workers=workers, only=lambda each: each.qualified in tree, watch=watch
             )
             return comparison.compare(
                 replace(self.held.manifest, inventory=self._of_it(self.held.manifest.inventory)),
                 self._of_it(found),
                 where=f"{self.held.table} restored from {self.held.backup.dump.url}",
+                reparsed=lambda difference: reparse.same_after_parsing(scratch, difference),
+                has_locale=all(finding.check != NO_LOCALE for finding in self.database.restored.findings),
             )
 
     def _of_it(self, held: Inventory) -> Inventory:
@@ -366,57 +369,33 @@ class DoneMerge:
         return Check("the table is still the same one", postgres.describe(session.dsn), looked_at, findings)
 
 
-@dataclass(frozen=True)
-class TakeMergeBack:
-    """Taking back a merge that was to stay: its acts are announced once more, and this time not kept.
+def take_back(act: TakeMergeBack, procedure: Procedure, systems: Systems) -> Content:
+    """Take a merge back, and return what the table has to hold then, if nobody else writes to it."""
+    with systems.inside(read_only=True) as session:
+        expected = act.expected_back(session)
+    procedure.do(act)
+    for problem in procedure.take_back():
+        raise problem
+    return expected
 
-    So whoever is killed on the way has it brought to its end by the recovery.
-    """
 
-    stage: StageRows
-    """What keeps the rows that were there before."""
-    merge: MergeTable
-    """What is taken back."""
-
-    @classmethod
-    def of(cls, mark: Mark) -> Self:
-        """Return the acts of one merge."""
-        merge = MergeTable.again(mark)
-        return cls(StageRows(mark.token, mark.table, merge.columns, mark.at, mark.until), merge)
-
-    @property
-    def acts(self) -> tuple[Act, ...]:
-        """Both, in the order in which they were done."""
-        return (self.stage, self.merge)
-
-    def carry_out(self, procedure: Procedure, systems: Systems) -> Content:
-        """Take it back, and return what the table has to hold then, if nobody else writes to it."""
-        with systems.inside(read_only=True) as session:
-            expected = self.merge.expected_back(session)
-        for act in self.acts:
-            with procedure.doing(act):
-                pass  # it was done long ago
-        for problem in procedure.take_back():
-            raise problem
-        return expected
-
-    def is_as_it_was(self, session: Session, expected: Content) -> Check:
-        """Say whether the table holds what it held before the merge."""
-        found = self.merge.content(session)
-        findings: tuple[Finding, ...] = ()
-        if found != expected:
-            findings = (
-                Finding(
-                    "table.content",
-                    self.merge.table,
-                    f"{expected.rows} rows were expected, and {found.rows} are there, or the same number with other"
-                    " content: somebody has written to it since it was merged, or meanwhile",
-                    Outcome.UNPROVEN,
-                    "look what the journal says of the rows that were left alone",
-                ),
-            )
-        looked_at = f"{found.rows} rows of {self.merge.table}"
-        return Check("the table is as it was before the merge", postgres.describe(session.dsn), looked_at, findings)
+def is_as_it_was(session: Session, act: TakeMergeBack, expected: Content) -> Check:
+    """Say whether a table holds what it held before a merge that was taken back."""
+    found = act.content(session)
+    findings: tuple[Finding, ...] = ()
+    if found != expected:
+        told = f"{expected.rows} rows were expected, and {found.rows} are there"
+        findings = (
+            Finding(
+                "table.content",
+                act.table,
+                f"{told if found.rows != expected.rows else 'other content'}: somebody has written to it since",
+                Outcome.UNPROVEN,
+                "look what the journal says of the rows that were left alone",
+            ),
+        )
+    question, looked_at = "the table is as it was before the merge", f"{found.rows} rows of {act.table}"
+    return Check(question, postgres.describe(session.dsn), looked_at, findings)
 
 
 def same_table(session: Session, table: str) -> tuple[Definition, ...]:

@@ -154,6 +154,25 @@ class World:
             session.execute(f"DROP DATABASE {postgres.identifier(new[0][0])}")
         return replace(after, doors=tuple(door for door in after.doors if door not in new))
 
+    def merge(self) -> None:
+        """Have the rows that are lost merged back, and see that they are there."""
+        ended = self.run("table_restore")
+        assert ended["ended"] == "well", ended
+        assert self._lost() == 0
+
+    def take_merge_back(self) -> Look:
+        """Have the one merge taken back, once it is seen to be there; return what the world is without it."""
+        assert self._lost() == 0
+        ended = self.run("table_restore_taken_back")
+        assert ended["ended"] == "well", ended
+        return self.look()
+
+    def _lost(self) -> int:
+        """Count what a disaster did to the clients."""
+        with postgres.session(self.server.dsn("tensafe")) as session:
+            query = "SELECT 5000 - count(*) FROM public.training_clients WHERE word = md5(id::text)"
+            return int(session.value(query))
+
 
 _NOTHING = Inventory("", "", (), (), None, ())
 

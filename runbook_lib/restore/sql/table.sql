@@ -1,4 +1,4 @@
--- A table by the name people type; without a schema, public is meant first. Below it: the relations that hold its rows.
+-- A table by the name people type; without a schema, public is meant. Below it: the relations that hold its rows.
 -- Takes the name as a parameter, so that every other percent sign is doubled.
 SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_catalog.format('%%I.%%I', n.nspname, c.relname) AS qualified,
        c.relkind::text AS kind,
@@ -8,5 +8,6 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, pg_catalog.format('%%I.%%I
               WHERE t.oid = c.oid OR t.oid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid) p)
               ORDER BY 1) AS tree
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE c.oid = (SELECT coalesce(pg_catalog.to_regclass(v.given), pg_catalog.to_regclass('public.' || v.given))
+ WHERE c.oid = (SELECT CASE WHEN v.given LIKE '%%.%%' THEN pg_catalog.to_regclass(v.given)
+                              ELSE pg_catalog.to_regclass('public.' || v.given) END
                   FROM (VALUES (%s::text)) AS v (given))
