@@ -238,10 +238,10 @@ def review(restored: RestoredDatabase, systems: Systems, table: str, *, common_c
             f"CREATE UNLOGGED TABLE {seen} AS SELECT {keys}, 0::bigint AS {_SHARED}, 0::bigint AS {_WHOLE}"
             f" FROM {then.rows} AS t WITH NO DATA"
         )
-        postgres.copy_between(
-            living, f"SELECT {keys}, {now.hash(shared)}, {now.hash()} FROM {now.rows} AS t", scratch, seen
-        )
-        scratch.execute(f"ANALYZE {seen}")
+        # What is compared, and what must not have changed when it is written: the same where no column is left out.
+        hashes = f"s.h, {now.hash() if left_out else 's.h'}"
+        each = f"CROSS JOIN LATERAL (SELECT {now.hash(shared)} OFFSET 0) AS s (h)"
+        postgres.copy_between(living, f"SELECT {keys}, {hashes} FROM {now.rows} AS t {each}", scratch, seen)
         none = f"l.{postgres.identifier(key.columns[0])} IS NULL"
         # Hashed by the living table's columns: the same types, by the same names.
         scratch.execute(

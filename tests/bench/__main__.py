@@ -29,6 +29,7 @@ from runbook_lib.reach import postgres
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.restore import scratch
 from runbook_lib.sandbox.sandbox import Sandbox
+from tests.bench import table
 
 Result = TypeVar("Result")
 
@@ -61,13 +62,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--scale", type=float, default=5.0, help="size of the database; 1 is about 90 MB")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["hash", "backup", "drill", "memory"], action="append")
+    parser.add_argument("--only", choices=["hash", "backup", "drill", "table", "memory"], action="append")
     parser.add_argument("--memory-of-a-backup", type=float, help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.memory_of_a_backup:
         _memory_of_a_backup(told.memory_of_a_backup)
         return
-    wanted = told.only or ["hash", "backup", "drill", "memory"]
+    wanted = told.only or ["hash", "backup", "drill", "table", "memory"]
     bars: list[Bar] = []
     with Sandbox.up(scale=told.scale, kubernetes=False) as sandbox:
         environment = Environment.of(sandbox.settings)
@@ -82,6 +83,10 @@ def main() -> None:
             bars += _backup(environment, sandbox, told.rounds)
         if "drill" in wanted:
             bars += _drill(environment, told.rounds)
+        if "table" in wanted:
+            took, spent = table.measure(environment, scale=told.scale, rounds=told.rounds)
+            print(spent)
+            bars.append(_bar("one table of twenty, merged", "a restore of all of them", took, "table", "full", 0.3))
     print()
     print(f"{'ours':<44} {'beside':<52} {'median':>6}  {'min .. max':<14} {'promised':<14}")
     for bar in bars:
