@@ -18,6 +18,7 @@ from pathlib import Path
 from runbook_lib.backup import dump
 from runbook_lib.backup.addition import AddBackup
 from runbook_lib.backup.catalog import Archive, Backup
+from runbook_lib.backup.content import Content
 from runbook_lib.backup.dump import Taken
 from runbook_lib.backup.manifest import DatabaseIdentity
 from runbook_lib.effect import Effect
@@ -28,16 +29,20 @@ from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.kubernetes import Cluster
 from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.postgres import Session
+from runbook_lib.restore import foreign_keys, living_table
 from runbook_lib.restore.application import TakeApplicationOut
 from runbook_lib.restore.beside import restore_beside
 from runbook_lib.restore.fence import FenceDatabase
 from runbook_lib.restore.full_restore import FullRestore, Place, PutBack
 from runbook_lib.restore.made_database import MakeDatabase
 from runbook_lib.restore.maintenance_mode import MaintenanceMode
+from runbook_lib.restore.merge import MergeTable, TakeMergeBack
 from runbook_lib.restore.restored import RestoredDatabase
 from runbook_lib.restore.room import room_for_a_copy
 from runbook_lib.restore.scratch import Scratch, into_scratch
+from runbook_lib.restore.staging import Mark, StageRows, marks
 from runbook_lib.restore.swap import KeptDatabase, SwapDatabases, kept
+from runbook_lib.restore.table import DoneMerge, RestoredTable, Review, TableBackup, TableMerge, review, take_back
 from runbook_lib.safety import journal, recovery
 from runbook_lib.safety.act import Undoable
 from runbook_lib.safety.halt import Halt
@@ -55,6 +60,9 @@ KINDS_OF_ACTS: Sequence[type[Undoable]] = (
     FenceDatabase,
     MakeDatabase,
     SwapDatabases,
+    StageRows,
+    MergeTable,
+    TakeMergeBack,
 )
 """Every kind of act that a journal can speak of."""
 
@@ -255,6 +263,64 @@ class Environment:
                 tools_directory=self.tools_directory,
                 watch=watch,
             )
+
+    def table_backup(self, backup: Backup, table: str) -> TableBackup:
+        """Find a table of this database in a backup."""
+        return TableBackup.of(backup, table, self.identity())
+
+    def restore_table_into_scratch(
+        self, held: TableBackup, name: str, place: Scratch, *, watch: Watcher = nobody
+    ) -> RestoredTable:
+        """Restore one table, with everything that belongs to it, into a database of ours."""
+        jobs = self.settings.restore.jobs
+        return held.into_scratch(name, archive=self.archive, scratch=place, jobs=jobs, watch=watch)
+
+    def review(self, restored: RestoredTable, *, common_columns: bool = False) -> Review:
+        """Compare a living table, row by row, with what was restored of it."""
+        return review(restored.database, self.systems, restored.held.table, common_columns=common_columns)
+
+    def table_merge(self, found: Review, *, changed_too: bool = False) -> TableMerge:
+        """Return what merging rows into the living table consists of here.
+
+        :param changed_too: whether rows that were changed since the backup have its values back
+        """
+        return TableMerge.of(
+            found,
+            changed_too=changed_too,
+            now=self.now,
+            keep_for=timedelta(days=self.settings.restore.keep_replaced_days),
+            lock_timeout_seconds=self.settings.database.lock_timeout_seconds,
+        )
+
+    def merge(self, found: Review, restored: RestoredTable, *, changed_too: bool = False) -> DoneMerge:
+        """Merge rows into the living table, if this run may, and keep what it needs to be taken back."""
+        acts = self.table_merge(found, changed_too=changed_too)
+        with self.procedure(f"merge rows of a backup into {found.table}", acts.acts) as procedure:
+            return acts.carry_out(procedure, restored.database, self.systems)
+
+    def take_merge_back(self, mark: Mark) -> Content:
+        """Take a merge back, if this run may, and return what the table has to hold then."""
+        act = TakeMergeBack.of(mark)
+        with self.procedure(f"take a merge into {mark.table} back", (act,)) as procedure:
+            return take_back(act, procedure, self.systems)
+
+    def foreign_keys_hold(self, table: str) -> Check:
+        """Look whether every foreign key of a table, and to it, holds for every row."""
+        with self.systems.inside(read_only=True) as session:
+            return foreign_keys.hold(session, living_table.read(session, table))
+
+    def merged_last(self) -> Mark:
+        """Return the mark of the merge that was done last and not taken back. Raise `NotFound` where there is none."""
+        with self.database() as session:
+            found = [each for each in marks(session) if each.is_in_effect]
+        if not found:
+            raise NotFound(
+                "a table that rows were merged into",
+                where=postgres.describe(self.settings.database.dsn),
+                why="no merge is kept",
+                remedy="there is nothing to take back; a merge keeps what it replaces",
+            )
+        return found[0]
 
     @contextmanager
     def procedure(self, name: str, acts: Sequence[Undoable] = ()) -> Iterator[Procedure]:

@@ -177,12 +177,12 @@ def content_query(table: Table) -> str:
 
 
 def _hashing(columns: Sequence[Column], rows: str) -> str:
-    total = f"coalesce(pg_catalog.sum({_row_hash(columns)}), 0)::text"
+    total = f"coalesce(pg_catalog.sum({row_hash(columns)}), 0)::text"
     return f"SELECT pg_catalog.count(*) AS rows, {total} AS hash FROM {rows}"
 
 
-def _row_hash(columns: Sequence[Column]) -> str:
-    """Return the expression that hashes one row to a bigint, never NULL."""
+def row_hash(columns: Sequence[Column]) -> str:
+    """Return the expression that hashes one row, called ``t``, to a bigint, never NULL."""
     array: list[str] = []
     chain: list[tuple[str, str]] = []
     asked: list[str] = []

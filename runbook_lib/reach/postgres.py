@@ -285,6 +285,23 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def copy_between(source: Session, query: str, target: Session, table: str) -> None:
+    """Stream the rows of a query into a table of another server, a buffer at a time, as pg_dump writes values.
+
+    :param query: a SELECT
+    :param table: the table, quoted, and its columns in parentheses where not all are given
+    """
+    with (
+        _telling_no_rows(),
+        source.connection.cursor() as reading,
+        target.connection.cursor() as writing,
+        reading.copy(f"COPY ({query}) TO STDOUT") as rows,
+        writing.copy(f"COPY {table} FROM STDIN") as into,
+    ):
+        for block in rows:
+            into.write(block)
+
+
 def with_database(dsn: str, database: str) -> str:
     """Return the connection string of another database on the same server."""
     return make_conninfo(dsn, dbname=database)

@@ -135,10 +135,14 @@ def _damaged(where: str, why: str) -> DamagedArtefact:
     return DamagedArtefact("a dump of PostgreSQL", where=where, why=why, remedy=remedy)
 
 
-def table_of_contents_without(dump: Path, foreign_keys: Collection[str], target: Target) -> Path:
-    """Write the dump's table of contents without some foreign keys, for ``pg_restore --use-list``.
+def table_of_contents_without(
+    dump: Path, foreign_keys: Collection[str], target: Target, *, rows_of: Collection[tuple[str, str]] = ()
+) -> Path:
+    """Write the dump's table of contents without some of its entries, for ``pg_restore --use-list``.
 
-    :param foreign_keys: as ``schema.table constraint``
+    :param foreign_keys: those to leave out, as ``schema.table constraint``
+    :param rows_of: the tables, as schema and name, whose rows to keep; none for those of all. Large objects and the
+        rows of materialized views are left out with those of the other tables
 
     ``pg_restore --list`` writes an entry as ``4242; 2606 16999 FK CONSTRAINT schema table constraint owner``.
     """
@@ -149,16 +153,29 @@ def table_of_contents_without(dump: Path, foreign_keys: Collection[str], target:
         workspace=target.workspace,
     ).must("look at the dump: pg_restore cannot list it")
     unwanted = {name.replace(".", " ", 1).replace('"', "") for name in foreign_keys}
-    kept = [
-        line
-        for line in listed.stdout.splitlines()
-        if not (match := re.match(r"\d+; \d+ \d+ FK CONSTRAINT (.*) \S+$", line)) or match[1] not in unwanted
-    ]
+    # Line breaks in a name are written as blanks.
+    wanted = tuple(re.sub(r"[\r\n]", " ", f"{schema} {name} ") for schema, name in rows_of)
+
+    def stays(line: str) -> bool:
+        if foreign_key := re.match(r"\d+; \d+ \d+ FK CONSTRAINT (.*) \S+$", line):
+            return foreign_key[1] not in unwanted
+        if wanted and (rows := _ROWS.match(line)):
+            return bool(rows[1]) and line[rows.end() :].startswith(wanted)
+        return True
+
+    kept = [line for line in listed.stdout.splitlines() if stays(line)]
     path = dump.with_suffix(".list")
     path.write_text("\n".join(kept) + "\n", encoding="utf-8")
     if target.workspace is not None:
         target.workspace.give(path)
     return path
+
+
+_ROWS = re.compile(
+    r"\d+; \d+ \d+ (?:(TABLE DATA)|MATERIALIZED VIEW DATA|BLOBS?(?: METADATA)?|"
+    r"(?:ACL|COMMENT|SECURITY LABEL) \S+ LARGE OBJECTS?) "
+)
+"""The entries of a table of contents that stand for rows; the first group says that they are a table's."""
 
 
 def roles_in(dump: Path, target: Target) -> set[str]:

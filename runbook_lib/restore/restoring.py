@@ -8,7 +8,7 @@ the living one, is somebody else's concern: here it is a `Target`.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +42,7 @@ def restore(
     watch: Watcher = nobody,
     stopwatch: Stopwatch | None = None,
     give: Callable[[Path], object] = lambda _: None,
+    rows_of: Collection[tuple[str, str]] = (),
 ) -> RestoredDatabase:
     """Fetch a backup and restore it into a database that ``lay_out`` makes.
 
@@ -49,6 +50,8 @@ def restore(
     :param target_of: gives the target for a major version; it is asked while the bytes come in
     :param jobs: how many tables and indexes pg_restore works on at once
     :param give: hands the dump to whoever runs pg_restore
+    :param rows_of: the tables, as schema and name, whose rows to restore; none for those of all. The backup must have a
+        manifest then: its digest vouches for the bytes, and what is not restored is not decoded either
 
     Raise `DamagedArtefact` if the dump's bytes are not those of the manifest or cannot be decoded. The database, half
     restored, is the caller's to drop then.
@@ -72,11 +75,12 @@ def restore(
         target = early.result() if early else target_of(header.major)
         dsn = target.dsn(name)
         try:
-            decoded = beside.submit(_decode, dump, target, backup, stopwatch, decoding)
+            decoded = None if rows_of else beside.submit(_decode, dump, target, backup, stopwatch, decoding)
             with stopwatch.phase("prepare"), postgres.session(target.dsn(), read_only=False) as session:
                 findings = list(lay_out(session, target, dump))
-            complaints = _pg_restore(dump, dsn, target, jobs, backup, stopwatch, watch)
-            decoded.result()
+            complaints = _pg_restore(dump, dsn, target, jobs, backup, stopwatch, watch, rows_of)
+            if decoded is not None:
+                decoded.result()
         except BaseException:
             for process in decoding:
                 process.kill()  # a Ctrl-C must not wait for the end of a large dump
@@ -156,6 +160,7 @@ def _pg_restore(
     backup: Backup,
     stopwatch: Stopwatch,
     watch: Watcher,
+    rows_of: Collection[tuple[str, str]],
 ) -> list[Finding]:
     expected = {}
     if backup.manifest:
@@ -167,8 +172,9 @@ def _pg_restore(
         "--verbose",
         f"--dbname={postgres.database_of(dsn)}",
     ]
-    if backup.manifest and backup.manifest.open_references:
-        listed = archive_file.table_of_contents_without(dump, backup.manifest.open_references, target)
+    if backup.manifest and (backup.manifest.open_references or rows_of):
+        unwanted = backup.manifest.open_references
+        listed = archive_file.table_of_contents_without(dump, unwanted, target, rows_of=rows_of)
         argv.append(f"--use-list={listed}")
     with progress.watching(dsn, expected, watch):
         ran = progress.timed_restore(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -94,11 +94,13 @@ def into_scratch(
     scratch: Scratch,
     jobs: int = 2,
     watch: Watcher = nobody,
+    rows_of: Collection[tuple[str, str]] = (),
 ) -> RestoredDatabase:
     """Restore a backup into a new database on a throwaway server of the backup's own major version.
 
     :param name: the new database's name, such as ``tensafe_verify``
     :param jobs: how many tables and indexes pg_restore works on at once
+    :param rows_of: the tables, as schema and name, whose rows to restore; none for those of all
 
     Raise `DamagedArtefact` if the dump's bytes are not those of the manifest or cannot be decoded, `Unproven` if the
     target lacks something (an extension, a locale, room), `TargetRefused` if a database of that name is not ours.
@@ -132,6 +134,7 @@ def into_scratch(
                 watch=watch,
                 stopwatch=stopwatch,
                 give=workspace.give,
+                rows_of=rows_of,
             )
         except BaseException:
             for server in started:

@@ -69,17 +69,31 @@ class Systems:
         raise last
 
     @contextmanager
-    def alone(self, what: str) -> Iterator[Session]:
+    def inside(self, *, read_only: bool = False) -> Iterator[Session]:
+        """Open a session in the database itself, once its identity is established.
+
+        What the server refuses in the block, and the block does not explain, is raised as by `control`.
+        """
+        try:
+            with postgres.session(self.dsn, application_name="runbook/inside", read_only=read_only) as session:
+                self.established(session)
+                yield session
+        except DriverError as refused:
+            raise _told(self.dsn, refused) from refused
+
+    @contextmanager
+    def alone(self, what: str, *, inside: bool = False) -> Iterator[Session]:
         """Open a session as `control` does, and hold a lock of the server's as long as it lives.
 
         A server goes on with a statement whose client was killed: what is not there yet may be there a moment later. So
         an act and its undoing take the same lock, and the undoing begins when nothing of the act is under way.
 
         :param what: what is altered; two sessions of the same are never open at the same time
+        :param inside: open it in the database itself, for what is altered in there
 
         Raise `WaitTimedOut` where another one holds it for too long.
         """
-        with self.control() as session:
+        with self.inside() if inside else self.control() as session:
             try:
                 session.execute("SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended(%s, 0))", what)
             except DriverError as refused:

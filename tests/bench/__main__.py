@@ -29,11 +29,12 @@ from runbook_lib.reach import postgres
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.restore import scratch
 from runbook_lib.sandbox.sandbox import Sandbox
-from tests.bench import wal
+from tests.bench import table, wal
 from tests.bench.outage import outage
 
 Result = TypeVar("Result")
-_PARTS = ("hash", "backup", "drill", "memory", "outage", "wal")
+_BESIDE_EACH_OTHER = {"hash", "backup", "drill", "table"}
+_PARTS = ("hash", "backup", "drill", "table", "memory", "outage", "wal")
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def main() -> None:
         print(outage(told.outage_of_a_restore))
         return
     wanted = set(told.only or _PARTS)
-    bars = _beside_each_other(wanted, told.scale, told.rounds) if wanted & {"hash", "backup", "drill"} else []
+    bars = _beside_each_other(wanted, told.scale, told.rounds) if wanted & _BESIDE_EACH_OTHER else []
     if bars:
         print(f"\n{'ours':<44} {'beside':<52} {'median':>6}  {'min .. max':<14} {'promised':<14}")
     for bar in bars:
@@ -102,6 +103,10 @@ def _beside_each_other(wanted: set[str], scale: float, rounds: int) -> list[Bar]
             bars += _backup(environment, sandbox, rounds)
         if "drill" in wanted:
             bars += _drill(environment, rounds)
+        if "table" in wanted:
+            took, spent = table.measure(environment, scale=scale, rounds=rounds)
+            print(spent)
+            bars.append(_bar("one table of twenty, merged", "a restore of all of them", took, "table", "full", 0.3))
     return bars
 
 

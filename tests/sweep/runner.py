@@ -67,6 +67,20 @@ def full_restore(environment: Environment) -> None:
         procedure.keep(*acts.to_stay)
 
 
+def table_restore(environment: Environment) -> None:
+    held = environment.table_backup(environment.last_nights_backup(), "training_clients")
+    with environment.scratch() as place:
+        restored = environment.restore_table_into_scratch(held, "tensafe_table", place)
+        assert restored.compare().findings == ()
+        found = environment.review(restored)
+        assert (found.missing, found.changed) == (1, 1)
+        environment.merge(found, restored, changed_too=True)
+
+
+def table_restore_taken_back(environment: Environment) -> None:
+    environment.take_merge_back(environment.merged_last())
+
+
 PROCEDURES: Mapping[str, Callable[[Environment], None]] = {
     each.__name__: each
     for each in (
@@ -75,6 +89,8 @@ PROCEDURES: Mapping[str, Callable[[Environment], None]] = {
         manual_backup,
         manual_backup_that_fails,
         full_restore,
+        table_restore,
+        table_restore_taken_back,
     )
 }
 

@@ -7,6 +7,8 @@ compared with what it was.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from runbook_lib.reach import postgres
@@ -21,6 +23,8 @@ ROWS = {
     "manual_backup": ["run", "intent", "done", "kept"],
     "manual_backup_that_fails": ["run", "intent", "failed", "undone"],
     "full_restore": ["run", *["intent", "done"] * 4, "kept", "undone"],
+    "table_restore": ["run", *["intent", "done"] * 2, "kept"],
+    "table_restore_taken_back": ["run", "intent", "done", "undone"],
 }
 
 
@@ -57,6 +61,23 @@ def test_what_is_left_is_seen(world: World) -> None:
     assert world.look() == before
 
 
+@pytest.fixture
+def disaster(procedure: str, world: World) -> Iterator[None]:
+    """One row is lost and another one changed, where that is what a procedure is for."""
+    if not procedure.startswith("table_restore"):
+        yield
+        return
+    dsn, table = world.server.dsn("tensafe"), "public.training_clients"
+    with postgres.session(dsn, read_only=False) as session:
+        session.execute(f"DELETE FROM {table} WHERE id = 77")
+        session.execute(f"UPDATE {table} SET word = 'other' WHERE id = 78")
+    yield
+    with postgres.session(dsn, read_only=False) as session:
+        session.execute(f"INSERT INTO {table} VALUES (77, md5('77'))")
+        session.execute(f"UPDATE {table} SET word = md5('78') WHERE id = 78")
+
+
+@pytest.mark.usefixtures("disaster")
 @pytest.mark.parametrize("procedure", PROCEDURES)
 def test_sweep(procedure: str, world: World, swept: list[Swept]) -> None:
     counted = Swept(procedure)
@@ -65,6 +86,8 @@ def test_sweep(procedure: str, world: World, swept: list[Swept]) -> None:
     assert before.replicas == (2, 2)
     assert (before.unfinished, before.outstanding) == ((), ())
 
+    if procedure == "table_restore_taken_back":
+        world.merge()
     first = world.run(procedure)
     assert first["rows"] == ROWS[procedure], first
     assert first["notes"] == []
@@ -73,6 +96,8 @@ def test_sweep(procedure: str, world: World, swept: list[Swept]) -> None:
         after = world.forget_backup(before, after)
     if procedure == "full_restore":
         after = world.forget_replaced(before, after)
+    if procedure == "table_restore":
+        after = world.take_merge_back()
     assert after == before
 
     counted.positions = 2 * len(first["rows"])
@@ -84,6 +109,8 @@ def test_sweep(procedure: str, world: World, swept: list[Swept]) -> None:
 def _kill(world: World, counted: Swept, at: int, rows: list[str]) -> str:
     """Kill it there, recover twice, and return what is not as it was."""
     before = world.look()
+    if counted.procedure == "table_restore_taken_back":
+        world.merge()
     where = f"position {at}, {'in the middle of' if at % 2 else 'behind'} the row {rows[(at - 1) // 2]}"
     ended = world.run(counted.procedure, kill_at=at)
     if ended["exit"] != -9:
@@ -100,6 +127,10 @@ def _kill(world: World, counted: Swept, at: int, rows: list[str]) -> str:
         after = world.forget_backup(before, after)  # it was whole when the row was begun, and nothing else is left
     if counted.procedure == "full_restore" and at >= 2 * rows.index("kept") + 2:
         after = world.forget_replaced(before, after)  # it has taken the other's place, and stays there
+    if counted.procedure == "table_restore" and at >= 2 * rows.index("kept") + 2:
+        after = world.take_merge_back()  # the rows are there again, and stay
+    if counted.procedure == "table_restore_taken_back" and at <= 2 * rows.index("intent") + 1:
+        after = world.take_merge_back()  # it was never announced: they are still there
     if after != before:
         return f"{where}: {_difference(before, after)}; recover said: {first}"
     counted.recovered += 1

@@ -16,6 +16,7 @@ from typing import IO, Any
 from runbook_lib.backup import dump, inventory
 from runbook_lib.backup.catalog import Archive
 from runbook_lib.backup.inventory import Inventory
+from runbook_lib.environment import Environment
 from runbook_lib.reach import postgres
 from runbook_lib.reach.binaries import find
 from runbook_lib.reach.kubernetes import Cluster
@@ -23,10 +24,11 @@ from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.safety import journal
-from runbook_lib.safety.permit import Permit
+from runbook_lib.safety.permit import Asked, Permit
 from runbook_lib.sandbox.kubernetes.api import KubernetesApi
 from runbook_lib.sandbox.kubernetes.topology import Topology, Workload
 from runbook_lib.sandbox.object_store import ObjectStore
+from runbook_lib.settings import load
 from runbook_lib.waiting import wait_for
 from tests.bad_input.running import PROJECT, environment
 
@@ -160,6 +162,33 @@ class World:
         with postgres.session(self.server.dsn(), read_only=False) as session:
             session.execute(f"DROP DATABASE {postgres.identifier(new[0][0])}")
         return replace(after, doors=tuple(door for door in after.doors if door not in new))
+
+    def merge(self) -> None:
+        """Have the rows that are lost merged back, and see that they are there."""
+        environment = self._operator()
+        with environment.scratch() as place:
+            held = environment.table_backup(environment.last_nights_backup(), "training_clients")
+            restored = environment.restore_table_into_scratch(held, "tensafe_table", place)
+            environment.merge(environment.review(restored), restored, changed_too=True)
+        assert self._lost() == 0
+
+    def take_merge_back(self) -> Look:
+        """Have the one merge taken back, once it is seen to be there; return what the world is without it."""
+        assert self._lost() == 0
+        environment = self._operator()
+        environment.take_merge_back(environment.merged_last())
+        return self.look()
+
+    def _operator(self) -> Environment:
+        """Return what an operator acts on, in this process."""
+        settings = load(str(self.profile))
+        return replace(Environment.of(settings, asked=Asked(settings.cluster_name, "the sweep")), archive=self.archive)
+
+    def _lost(self) -> int:
+        """Count what a disaster did to the clients."""
+        with postgres.session(self.server.dsn("tensafe")) as session:
+            query = "SELECT 5000 - count(*) FROM public.training_clients WHERE word = md5(id::text)"
+            return int(session.value(query))
 
 
 _NOTHING = Inventory("", "", (), (), None, ())
