@@ -128,7 +128,9 @@ class S3Proxy:
         if kind is Kind.RESET:
             return _reset(request)
         if kind is Kind.HANG:
+            self._at_once -= 1  # it is with nobody any more
             await self.ending.wait()
+            self._at_once += 1
             return _reset(request)
         if kind is Kind.SLOW:
             await asyncio.sleep(1)
