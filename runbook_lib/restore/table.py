@@ -85,11 +85,13 @@ class TableBackup:
         table = name if "." in name else f"public.{name}"
         tree = _tree(manifest.inventory.definitions, table)
         kept = {each.table for each in manifest.inventory.tables} & set(tree)
-        if not kept:
+        covered = {each for one in kept for each in _tree(manifest.inventory.definitions, one)}
+        leaves = {each.name for each in manifest.inventory.definitions if each.kind == "table"} & set(tree)
+        if not kept or leaves - covered:
             raise NotFound(
                 f"the table {name}",
                 where=backup.dump.url,
-                why="the backup keeps the rows of other tables only"
+                why="the backup keeps the rows of other tables only, or of some of its partitions"
                 if tree
                 else "it held no table of that name when the backup was taken",
                 remedy="if it was renamed, say what it was called then; or choose another backup",
