@@ -24,7 +24,7 @@ from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore.scratch import Scratch
-from runbook_lib.restore.table import RestoredTable
+from runbook_lib.restore.table_backup import RestoredTable
 from runbook_lib.safety import journal
 from runbook_lib.safety.permit import Asked, Permit
 from runbook_lib.sandbox.kubernetes.api import KubernetesApi
