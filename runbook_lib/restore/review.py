@@ -8,6 +8,7 @@ asks for that, each with what its living version hashed to when it was looked at
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from runbook_lib.backup import content
@@ -92,7 +93,7 @@ def review(restored: RestoredDatabase, systems: Systems, table: str, *, common_c
             )
         columns = [each.name for each in now.columns if each.name in shared and not each.is_generated]
         staging.as_a_replica(scratch)
-        keys, seen = listed(key.columns, "t"), f"{REVIEW_SCHEMA}.living"
+        keys, seen, held = listed(key.columns, "t"), f"{REVIEW_SCHEMA}.living", f"{REVIEW_SCHEMA}.held"
         scratch.execute(f"DROP SCHEMA IF EXISTS {REVIEW_SCHEMA} CASCADE")
         scratch.execute(f"CREATE SCHEMA {REVIEW_SCHEMA}")
         scratch.execute(
@@ -102,18 +103,26 @@ def review(restored: RestoredDatabase, systems: Systems, table: str, *, common_c
         # What is compared, and what must not have changed when it is written: the same where no column is left out.
         hashes = f"s.h, {now.hash() if left_out else 's.h'}"
         each = f"CROSS JOIN LATERAL (SELECT {now.hash(shared)} OFFSET 0) AS s (h)"
-        postgres.copy_between(living, f"SELECT {keys}, {hashes} FROM {now.rows} AS t {each}", scratch, seen)
+        # Both sides hash at the same time, by the living table's columns: the same types, by the same names.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="review") as beside:
+            hashing = beside.submit(
+                _execute,
+                restored.dsn,
+                f"CREATE UNLOGGED TABLE {held} AS SELECT {keys}, {now.hash(shared)} AS {_SHARED} FROM {then.rows} AS t",
+            )
+            postgres.copy_between(living, f"SELECT {keys}, {hashes} FROM {now.rows} AS t {each}", scratch, seen)
+            hashing.result()
         none = f"l.{postgres.identifier(key.columns[0])} IS NULL"
-        # Hashed by the living table's columns: the same types, by the same names.
         scratch.execute(
             f"CREATE UNLOGGED TABLE {DIFFERING} AS SELECT {listed(columns, 't')},"
-            f" CASE WHEN {none} THEN '{MISSING}' ELSE '{CHANGED}' END AS {postgres.identifier(ACTION)},"
-            f" coalesce(l.{_WHOLE}, 0) AS {postgres.identifier(REVIEWED)}"
-            f" FROM {then.rows} AS t LEFT JOIN {seen} AS l ON {key.same('t', 'l')}"
-            f" WHERE {none} OR l.{_SHARED} <> {now.hash(shared)}"
+            f" CASE WHEN d.is_missing THEN '{MISSING}' ELSE '{CHANGED}' END AS {postgres.identifier(ACTION)},"
+            f" coalesce(d.{_WHOLE}, 0) AS {postgres.identifier(REVIEWED)} FROM"
+            f" (SELECT {listed(key.columns, 'h')}, {none} AS is_missing, l.{_WHOLE} FROM {held} AS h"
+            f" LEFT JOIN {seen} AS l ON {key.same('h', 'l')} WHERE {none} OR l.{_SHARED} <> h.{_SHARED} OFFSET 0) AS d"
+            f" JOIN {then.rows} AS t ON {key.same('t', 'd')}"
         )
         counted = scratch.row(
-            f"SELECT (SELECT pg_catalog.count(*) FROM {then.rows} AS t) AS held,"
+            f"SELECT (SELECT pg_catalog.count(*) FROM {held}) AS held,"
             f" (SELECT pg_catalog.count(*) FROM {seen}) AS living,"
             f" pg_catalog.count(*) FILTER (WHERE {postgres.identifier(ACTION)} = '{MISSING}') AS missing,"
             f" pg_catalog.count(*) AS differing FROM {DIFFERING}"
@@ -130,6 +139,12 @@ def review(restored: RestoredDatabase, systems: Systems, table: str, *, common_c
         same=counted["held"] - counted["differing"],
         columns_left_out=left_out,
     )
+
+
+def _execute(dsn: str, statement: str) -> None:
+    with postgres.session(dsn, read_only=False, application_name="runbook/compare") as session:
+        staging.as_a_replica(session)
+        session.execute(statement)
 
 
 def _shared_columns(now: LivingTable, then: LivingTable, *, common_columns: bool) -> tuple[set[str], tuple[str, ...]]:
