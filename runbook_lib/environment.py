@@ -38,11 +38,13 @@ from runbook_lib.restore.made_database import MakeDatabase
 from runbook_lib.restore.maintenance_mode import MaintenanceMode
 from runbook_lib.restore.merge import MergeTable, TakeMergeBack
 from runbook_lib.restore.restored import RestoredDatabase
+from runbook_lib.restore.review import Review, review
 from runbook_lib.restore.room import room_for_a_copy
 from runbook_lib.restore.scratch import Scratch, into_scratch
 from runbook_lib.restore.staging import Mark, StageRows, marks
 from runbook_lib.restore.swap import KeptDatabase, SwapDatabases, kept
-from runbook_lib.restore.table import DoneMerge, RestoredTable, Review, TableBackup, TableMerge, review, take_back
+from runbook_lib.restore.table import DoneMerge, TableMerge, take_back
+from runbook_lib.restore.table_backup import RestoredTable, TableBackup
 from runbook_lib.safety import journal, recovery
 from runbook_lib.safety.act import Undoable
 from runbook_lib.safety.halt import Halt

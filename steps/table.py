@@ -11,7 +11,8 @@ from runbook_lib.evidence.collector import Evidence
 from runbook_lib.restore import scratch
 from runbook_lib.restore.merge import TakeMergeBack
 from runbook_lib.restore.staging import Mark
-from runbook_lib.restore.table import DoneMerge, RestoredTable, is_as_it_was
+from runbook_lib.restore.table import DoneMerge, is_as_it_was
+from runbook_lib.restore.table_backup import RestoredTable
 from steps.proof import prove
 
 

@@ -7,7 +7,7 @@ Feature: Table-level restore
   row with the living one, and only the rows that are missing are put into that, in one transaction, while writers go
   on. What was there before is kept, and the merge can be taken back.
 
-  @quarterly @changes
+  @changes
   Scenario: Rows that are missing from a table come back
     Given last night's backup
     Then it is whole
@@ -20,7 +20,7 @@ Feature: Table-level restore
     And the table is still the same one
     And the audit chain of the database is unbroken
 
-  @quarterly @changes
+  @changes
   Scenario: A merge is taken back
     Given a table that rows were merged into
     When the merge is taken back

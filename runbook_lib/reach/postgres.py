@@ -51,6 +51,7 @@ PINNED: Mapping[str, str] = {
 _MAJOR = 10_000
 _GRACE_SECONDS = 10.0
 """How long after its own timeout a server may take to say so, before it counts as silent."""
+_COPY_BLOCK_BYTES = 1 << 16
 _TRANSACTION_TIMEOUT_SINCE = 170_000
 _ANY_BYTES = "LATIN1"
 """An encoding in which every byte is a character, for databases that do not say in which encoding their bytes are."""
@@ -298,8 +299,13 @@ def copy_between(source: Session, query: str, target: Session, table: str) -> No
         reading.copy(f"COPY ({query}) TO STDOUT") as rows,
         writing.copy(f"COPY {table} FROM STDIN") as into,
     ):
-        for block in rows:
-            into.write(block)
+        block = bytearray()
+        for row in rows:  # one row at a time, which would cost more to send on than to read
+            block += row
+            if len(block) >= _COPY_BLOCK_BYTES:
+                into.write(bytes(block))
+                block.clear()
+        into.write(bytes(block))
 
 
 def with_database(dsn: str, database: str) -> str:

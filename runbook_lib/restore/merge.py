@@ -53,13 +53,13 @@ class Merged:
     taken: int
     """Missing rows whose place was taken meanwhile, by their key or another unique value."""
     changed_meanwhile: int
-    """Changed rows that were changed once more after they were compared, and left alone."""
+    """Changed rows that were changed once more after they were compared, or whose identity no UPDATE may set."""
 
     def __str__(self) -> str:
         """Return it as one sentence."""
         return (
             f"{self.inserted} rows inserted, {self.updated} updated; left alone: {self.taken} whose place is taken,"
-            f" {self.changed_meanwhile} that were changed meanwhile"
+            f" {self.changed_meanwhile} that were changed meanwhile or have another identity"
         )
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -22,22 +23,17 @@ from runbook_lib.reach import postgres
 from runbook_lib.restore import living_table, staging
 from runbook_lib.restore.merge import TakeMergeBack
 from runbook_lib.restore.restored import RestoredDatabase
+from runbook_lib.restore.review import Review, review
 from runbook_lib.restore.scratch import Scratch
 from runbook_lib.restore.staging import StageRows, marks
-from runbook_lib.restore.table import (
-    DoneMerge,
-    RestoredTable,
-    Review,
-    TableBackup,
-    TableMerge,
-    belonging,
-    is_as_it_was,
-    review,
-)
+from runbook_lib.restore.table import DoneMerge, TableMerge, is_as_it_was
+from runbook_lib.restore.table_backup import RestoredTable, TableBackup, belonging
 from runbook_lib.safety import journal
 from runbook_lib.sandbox.sandbox import Sandbox
 
 ORDERS = "shop.orders"
+REFUSED = {"ops.legacy_invoices": "legacy_invoices_number_form", "ops.leases": "violates not-null constraint"}
+"""Tables whose rows never satisfied a constraint that is NOT VALID, and what PostgreSQL says of it."""
 Restore = Callable[[str], RestoredTable]
 
 
@@ -469,7 +465,7 @@ class TestOthers:
             found,
             changed_too=True,
             now=environment.now,
-            keep_for=environment.now - environment.now,
+            keep_for=timedelta(0),
             lock_timeout_seconds=0.2,
         )
         with psycopg.connect(environment.settings.database.dsn) as holder:
@@ -480,6 +476,25 @@ class TestOthers:
                 environment.procedure("merge", acts.acts) as procedure,
             ):
                 acts.carry_out(procedure, restored.database, environment.systems)
+
+    def test_what_they_refer_to_is_being_deleted(
+        self, environment: Environment, restore: Restore, orders: Content
+    ) -> None:
+        run(environment, "DELETE FROM shop.orders WHERE id = 12")
+        restored = restore(ORDERS)
+        found = environment.review(restored)
+        acts = TableMerge.of(
+            found, changed_too=False, now=environment.now, keep_for=timedelta(0), lock_timeout_seconds=0.2
+        )
+        with psycopg.connect(environment.settings.database.dsn) as deleting:
+            deleting.execute("DELETE FROM shop.customers WHERE id = 13")
+            with (
+                untouched(environment, ORDERS),
+                pytest.raises(WaitTimedOut, match="nothing was changed"),
+                environment.procedure("merge", acts.acts) as procedure,
+            ):
+                acts.carry_out(procedure, restored.database, environment.systems)
+            deleting.rollback()
 
     def test_ended_before_it_is_kept(self, environment: Environment, restore: Restore, orders: Content) -> None:
         run(environment, "DELETE FROM shop.orders WHERE id = 12", "UPDATE shop.orders SET amount = 0 WHERE id = 1")
@@ -522,6 +537,12 @@ class TestOthers:
             done = merged(environment, restore(ORDERS))
             schema = staging.schema_of(done.mark.token)
             assert value(environment, f"SELECT has_schema_privilege('tensafe', '{schema}', 'USAGE')") is False
+            persistence = (
+                "SELECT string_agg(relpersistence, '') FROM pg_class"
+                f" WHERE relkind = 'r' AND relnamespace = '{schema}'::regnamespace"
+            )
+            assert value(environment, persistence) == "uuu"  # or a publication of all tables would send them
+            assert value(environment, f"SELECT count(*) FROM {schema}.incoming") == 0
         finally:
             run(environment, "ALTER DEFAULT PRIVILEGES REVOKE USAGE ON SCHEMAS FROM tensafe")
 
@@ -665,8 +686,7 @@ def test_every_table_that_has_a_key(environment: Environment, whole: RestoredDat
         found: Review = review(whole, environment.systems, name)
         assert (found.missing, found.changed) == (min(5, before.rows), 0), str(found)
         acts = environment.table_merge(found)
-        # Its old rows never satisfied a constraint that is NOT VALID, and so they cannot come back either.
-        refused = "legacy_invoices_number_form" if name == "ops.legacy_invoices" else ""
+        refused = REFUSED.get(name, "")
         with pytest.raises(ToolFailed, match=refused) if refused else nullcontext():
             with environment.procedure("merge", acts.acts) as procedure:
                 acts.carry_out(procedure, whole, environment.systems)

@@ -23,6 +23,8 @@ from runbook_lib.reach.kubernetes import Cluster
 from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
+from runbook_lib.restore.scratch import Scratch
+from runbook_lib.restore.table_backup import RestoredTable
 from runbook_lib.safety import journal
 from runbook_lib.safety.permit import Asked, Permit
 from runbook_lib.sandbox.kubernetes.api import KubernetesApi
@@ -71,6 +73,8 @@ class World:
     runner: subprocess.Popen[str]
     profile: Path
     surroundings: dict[str, str] = field(repr=False)
+    place: Scratch
+    restored: RestoredTable | None = None
 
     @property
     def archive(self) -> Archive:
@@ -166,10 +170,10 @@ class World:
     def merge(self) -> None:
         """Have the rows that are lost merged back, and see that they are there."""
         environment = self._operator()
-        with environment.scratch() as place:
+        if self.restored is None:
             held = environment.table_backup(environment.last_nights_backup(), "training_clients")
-            restored = environment.restore_table_into_scratch(held, "tensafe_table", place)
-            environment.merge(environment.review(restored), restored, changed_too=True)
+            self.restored = environment.restore_table_into_scratch(held, "tensafe_table", self.place)
+        environment.merge(environment.review(self.restored), self.restored, changed_too=True)
         assert self._lost() == 0
 
     def take_merge_back(self) -> Look:
@@ -207,7 +211,11 @@ def _pipe(stream: IO[str] | None) -> IO[str]:
 @contextmanager
 def opened() -> Iterator[World]:
     """Build the world, and take it down at the end."""
-    with tempfile.TemporaryDirectory(prefix="sweep", dir="/tmp") as temporary, Workspace.open() as workspace:
+    with (
+        tempfile.TemporaryDirectory(prefix="sweep", dir="/tmp") as temporary,
+        Workspace.open() as workspace,
+        Scratch.open() as place,
+    ):
         folder = Path(temporary)
         folder.chmod(0o711)  # the restore's own private folder lies in it, and its account has to pass
         workload = Workload("tensafe-api", POD, str(workspace.folder("pods")), replicas=REPLICAS)
@@ -268,7 +276,7 @@ journal = "{folder / "journal"}"
             text=True,
         )
         try:
-            yield World(server, bucket, store, api, folder, runner, profile, surroundings)
+            yield World(server, bucket, store, api, folder, runner, profile, surroundings, place)
         finally:
             with runner:
                 runner.kill()
