@@ -274,8 +274,7 @@ class Environment:
         self, held: TableBackup, name: str, place: Scratch, *, watch: Watcher = nobody
     ) -> RestoredTable:
         """Restore one table, with everything that belongs to it, into a database of ours."""
-        jobs = self.settings.restore.jobs
-        return held.into_scratch(name, archive=self.archive, scratch=place, jobs=jobs, watch=watch)
+        return held.into_scratch(name, archive=self.archive, scratch=place, watch=watch)
 
     def review(self, restored: RestoredTable, *, common_columns: bool = False) -> Review:
         """Compare a living table, row by row, with what was restored of it."""

@@ -203,6 +203,7 @@ def roles_in(dump: Path, target: Target) -> set[str]:
 _ROLE = r'(?:"(?:[^"]|"")+"|[a-z_][a-z0-9_$]*)'
 _NO_ROLES = {"PUBLIC", "public", "current_user", "session_user"}
 
+_DEADLOCK = "deadlock detected"
 _LACKS = re.compile(
     r'role "[^"]*" does not exist'
     r'|extension "[^"]*" is not available|could not open extension control file|required extension "[^"]*"'
@@ -216,7 +217,8 @@ def complaints(said: str) -> Iterator[Finding]:
     """Turn what pg_restore wrote into findings: every error and warning, with the object it was about.
 
     What PostgreSQL quotes of the rows is left out; the number of the line in the table's rows is kept. An error for
-    something that the target alone lacks leaves the backup unproven; any other is a failure.
+    something that the target alone lacks, or that pg_restore's jobs made for each other, leaves the backup unproven;
+    any other is a failure.
     """
     subject = ""
     lines = said_by_postgresql(said).splitlines()
@@ -228,14 +230,18 @@ def complaints(said: str) -> Iterator[Finding]:
             if says.startswith("errors ignored on restore"):
                 continue
             says += _place(lines[number:])
-            lacks = bool(_LACKS.search(says))
-            yield Finding(
-                "restore.target_lacks" if lacks else "restore.error",
-                subject or "pg_restore",
-                says,
-                Outcome.UNPROVEN if lacks else Outcome.FAILED,
-                "give the drill's machine what the source has, and run the drill again" if lacks else "",
-            )
+            yield _complaint(subject or "pg_restore", says)
+
+
+def _complaint(subject: str, says: str) -> Finding:
+    if _DEADLOCK in says:
+        # Attaching the indexes of partitions, pg_restore's own jobs can wait for each other: no fault of the dump.
+        remedy = "run it again, with jobs = 1 under [restore] in the profile if it happens again"
+        return Finding("restore.deadlock", subject, says, Outcome.UNPROVEN, remedy)
+    if _LACKS.search(says):
+        remedy = "give the drill's machine what the source has, and run the drill again"
+        return Finding("restore.target_lacks", subject, says, Outcome.UNPROVEN, remedy)
+    return Finding("restore.error", subject, says, Outcome.FAILED)
 
 
 def _place(following: Iterable[str]) -> str:

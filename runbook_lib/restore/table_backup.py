@@ -104,13 +104,15 @@ class TableBackup:
         assert self.backup.manifest is not None
         return self.backup.manifest
 
-    def into_scratch(
-        self, name: str, *, archive: Archive, scratch: Scratch, jobs: int = 2, watch: Watcher = nobody
-    ) -> RestoredTable:
-        """Restore the table and everything that belongs to it into a database of ours, as `into_scratch` does."""
+    def into_scratch(self, name: str, *, archive: Archive, scratch: Scratch, watch: Watcher = nobody) -> RestoredTable:
+        """Restore the table and everything that belongs to it into a database of ours, as `into_scratch` does.
+
+        By one job of pg_restore: there is one table to fill, and over the definitions of all the others, which take no
+        time, several would only wait for each other.
+        """
         rows_of = [_unquoted(each) for each in self.tree]
         restored = into_scratch(
-            self.backup, name, archive=archive, scratch=scratch, jobs=jobs, watch=watch, rows_of=rows_of
+            self.backup, name, archive=archive, scratch=scratch, jobs=1, watch=watch, rows_of=rows_of
         )
         return RestoredTable(self, restored)
 

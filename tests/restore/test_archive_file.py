@@ -141,6 +141,11 @@ class TestComplaints:
         said = SAID.format(error="first") + SAID.format(error="second").replace("TABLE t owner", "TABLE u owner")
         assert [found.subject for found in archive_file.complaints(said)] == ["TABLE t owner", "TABLE u owner"]
 
+    def test_jobs_that_wait_for_each_other_are_no_fault_of_the_dump(self) -> None:
+        (found,) = archive_file.complaints(SAID.format(error="deadlock detected"))
+        assert (found.check, found.outcome) == ("restore.deadlock", Outcome.UNPROVEN)
+        assert "jobs = 1" in found.remedy
+
     def test_an_error_before_any_object(self) -> None:
         (found,) = archive_file.complaints("pg_restore: error: could not read from input file: end of file\n")
         assert found.subject == "pg_restore"
