@@ -27,6 +27,7 @@ from runbook_lib.safety.permit import Permit
 from runbook_lib.safety.systems import Systems
 from runbook_lib.safety.windows import WEEKDAYS
 from runbook_lib.sandbox.object_store import ObjectStore
+from tests.backup import real
 from tests.bad_input.running import PROJECT, environment
 
 PROVEN, FAILED, UNPROVEN = 0, 1, 5
@@ -51,14 +52,7 @@ def world() -> Iterator[World]:
     with Workspace.open() as workspace:
         server = PostgresServer.start(workspace, find(17), settings=settings)
         store = ObjectStore.start(workspace)
-        bucket = Bucket(
-            "backups",
-            endpoint_url=store.endpoint_url,
-            region=store.region,
-            credentials=(store.access_key, store.secret_key),
-        )
-        bucket.client.create_bucket(Bucket=bucket.name)
-        bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+        bucket = real.bucket_in(store)
         with postgres.session(server.dsn(), read_only=False) as session:
             session.execute("CREATE DATABASE app")
             session.execute("CREATE ROLE clerk LOGIN")

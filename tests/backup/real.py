@@ -59,13 +59,18 @@ def bucket(*, versioned: bool = True) -> Iterator[Bucket]:
     """Start a private S3 server with one bucket."""
     with Workspace.open() as workspace:
         store = ObjectStore.start(workspace)
-        made = Bucket(
-            "backups",
-            endpoint_url=store.endpoint_url,
-            region=store.region,
-            credentials=(store.access_key, store.secret_key),
-        )
-        made.client.create_bucket(Bucket=made.name)
-        if versioned:
-            made.client.put_bucket_versioning(Bucket=made.name, VersioningConfiguration={"Status": "Enabled"})
-        yield made
+        yield bucket_in(store, versioned=versioned)
+
+
+def bucket_in(store: ObjectStore, *, versioned: bool = True) -> Bucket:
+    """Make the one bucket of an S3 server."""
+    made = Bucket(
+        "backups",
+        endpoint_url=store.endpoint_url,
+        region=store.region,
+        credentials=(store.access_key, store.secret_key),
+    )
+    made.client.create_bucket(Bucket=made.name)
+    if versioned:
+        made.client.put_bucket_versioning(Bucket=made.name, VersioningConfiguration={"Status": "Enabled"})
+    return made

@@ -21,6 +21,7 @@ from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.safety.permit import Permit
 from runbook_lib.sandbox.object_store import ObjectStore
+from tests.backup import real
 from tests.bad_input.running import Ran, environment, processes_with, runbook
 
 PERMIT = Permit("a test's own archive", granted=True, reason="the test made it")
@@ -69,14 +70,7 @@ def world() -> Iterator[World]:
     with Workspace.open() as workspace:
         server = PostgresServer.start(workspace, find(17), settings={**FAST, "wal_level": "replica"})
         store = ObjectStore.start(workspace)
-        bucket = Bucket(
-            "backups",
-            endpoint_url=store.endpoint_url,
-            region=store.region,
-            credentials=(store.access_key, store.secret_key),
-        )
-        bucket.client.create_bucket(Bucket=bucket.name)
-        bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+        bucket = real.bucket_in(store)
         with postgres.session(server.dsn(), read_only=False) as session:
             session.execute("CREATE DATABASE app")
             session.execute("CREATE ROLE clerk LOGIN PASSWORD 'correct'")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from runbook_lib.reach.binaries import find
-from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.sandbox.object_store import ObjectStore
+from tests.backup import real
 from tests.secrets.planted import Planted, plant
 
 
@@ -20,14 +20,7 @@ def planted() -> Iterator[Planted]:
     with Workspace.open() as workspace:
         server = PostgresServer.start(workspace, find(17), settings={**FAST, "wal_level": "replica"})
         store = ObjectStore.start(workspace)
-        bucket = Bucket(
-            "backups",
-            endpoint_url=store.endpoint_url,
-            region=store.region,
-            credentials=(store.access_key, store.secret_key),
-        )
-        bucket.client.create_bucket(Bucket=bucket.name)
-        bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+        bucket = real.bucket_in(store)
         yield plant(server, store, bucket)
         server.stop()
 

@@ -32,6 +32,7 @@ from runbook_lib.sandbox.kubernetes.topology import Topology, Workload
 from runbook_lib.sandbox.object_store import ObjectStore
 from runbook_lib.settings import load
 from runbook_lib.waiting import wait_for
+from tests.backup import real
 from tests.bad_input.running import PROJECT, environment
 
 CLUSTER = "sweep-cluster"
@@ -223,14 +224,7 @@ def opened() -> Iterator[World]:
         settings = {**FAST, "wal_level": "replica", "shared_buffers": "32MB"}
         server = PostgresServer.start(workspace, find(17), settings=settings)
         store = ObjectStore.start(workspace)
-        bucket = Bucket(
-            "backups",
-            endpoint_url=store.endpoint_url,
-            region=store.region,
-            credentials=(store.access_key, store.secret_key),
-        )
-        bucket.client.create_bucket(Bucket=bucket.name)
-        bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+        bucket = real.bucket_in(store)
         with postgres.session(server.dsn(), read_only=False) as session:
             session.execute("CREATE DATABASE tensafe")
             identifier = session.server().system_identifier
