@@ -55,6 +55,8 @@ from runbook_lib.safety.recovery import TakenBack
 from runbook_lib.safety.systems import Systems
 from runbook_lib.safety.windows import why_closed
 from runbook_lib.settings import KubernetesCluster, Settings
+from runbook_lib.wal.archive import WalArchive
+from runbook_lib.wal.base_backup import BaseBackups
 
 KINDS_OF_ACTS: Sequence[type[Undoable]] = (
     AddBackup,
@@ -155,6 +157,17 @@ class Environment:
         except Unproven:
             if self.effect is Effect.CHANGES:
                 raise
+
+    @property
+    def wal_archive(self) -> WalArchive:
+        """Where the cluster's WAL is."""
+        archiving, identifier = self.settings.archiving, self.settings.database.system_identifier
+        return WalArchive(self.archive.bucket, archiving.wal_prefix, system_identifier=identifier or None)
+
+    @property
+    def base_backups(self) -> BaseBackups:
+        """Where its base backups are."""
+        return BaseBackups(self.archive.bucket, self.settings.archiving.base_prefix)
 
     @property
     def now(self) -> datetime:

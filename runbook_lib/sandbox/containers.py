@@ -41,6 +41,8 @@ LEASE = "runbook/lease"
 """The application name of the session that keeps the server up."""
 _LEASE_SECONDS = 120
 """How long a server waits for its first lease."""
+LEASED = "COPY (SELECT 'leased') TO '/tmp/runbook-leased'"
+"""Tells the server's entrypoint that there was a lease, should it end before the entrypoint looks."""
 _ABANDONED = timedelta(minutes=10)
 """How old a container is that was made and never started, because whoever made it was killed in between."""
 _START_SECONDS = 100.0
@@ -166,7 +168,9 @@ def _hold(server: ContainerServer, lease: ExitStack) -> None:
                 why=f"its container has ended; the end of its log:\n{said}",
                 remedy="correct what its log complains of",
             ) from gone
-        return lease.enter_context(sessions.session(server.dsn(), application_name=LEASE))
+        session = lease.enter_context(sessions.session(server.dsn(), read_only=False, application_name=LEASE))
+        session.execute(LEASED)
+        return session
 
     try:
         wait_for(

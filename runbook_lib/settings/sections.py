@@ -77,6 +77,12 @@ class Archiving:
     """How old the last archived segment should be at most: the recovery point objective, 5 minutes."""
     rpo_maximum_seconds: int = 900
     """How old it may be at most, 15 minutes."""
+    wal_prefix: str = "wal/"
+    """What the keys of WAL begin with, in the bucket of the backups."""
+    base_prefix: str = "base/"
+    """What the keys of base backups begin with, in the same bucket."""
+    patience_seconds: int = 60
+    """How long a recovery goes on asking for WAL while S3 fails, before it stops where it is."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from tests.bad_input.running import PROJECT, environment, processes_with
 
 REACHED_SECONDS = 120
 ENDED_SECONDS = 90
+SOCKETS = Path("/tmp")
+"""Where SeaweedFS leaves its sockets."""
 STRANGER = 12345
 """A user id without an account."""
 
@@ -92,6 +94,7 @@ class Drill:
             read_all = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
             argv = ["setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups", *read_all, *argv]
         self.log = folder / "log"
+        self._sockets_of_others = set(SOCKETS.glob("seaweedfs-*.sock"))
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 argv,
@@ -142,7 +145,8 @@ class Drill:
             found = [f"process {pid}" for pid in processes_with(f"TMPDIR={self.temporary}")]
             found += [str(path) for path in self.temporary.iterdir()]
             found += [f"port {port}" for port in listening() & ports]
-            return found + [str(path) for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
+            sockets = {path for port in ports for path in SOCKETS.glob(f"seaweedfs-*-{port}.sock")}
+            return found + [str(path) for path in sorted(sockets - self._sockets_of_others)]
 
         wait_for(
             "everything to be gone",

@@ -25,10 +25,10 @@ from testcontainers.core.config import ConnectionMode, testcontainers_config
 from runbook_lib.environment import Environment
 from runbook_lib.errors import Denied, TargetRefused, ToolFailed
 from runbook_lib.reach import binaries, postgres
-from runbook_lib.reach.workspace import Workspace
+from runbook_lib.reach.workspace import Workspace, sweep
 from runbook_lib.restore.restored import RestoredDatabase
 from runbook_lib.sandbox import engine
-from runbook_lib.sandbox.containers import LABEL, ContainerServer, in_a_container
+from runbook_lib.sandbox.containers import LABEL, LEASED, ContainerServer, in_a_container
 from runbook_lib.sandbox.sandbox import Sandbox, primary
 from runbook_lib.settings import Settings
 from runbook_lib.waiting import wait_for
@@ -247,6 +247,29 @@ class TestImage:
             with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
                 psycopg.connect(wrong)
 
+    def test_ends_when_the_lease_ended_between_two_looks(
+        self, client: docker.DockerClient, server: ContainerServer
+    ) -> None:
+        alone = client.containers.run(
+            server.container.image,
+            detach=True,
+            auto_remove=True,
+            environment={"POSTGRES_PASSWORD": "any", "RUNBOOK_LEASE_SECONDS": "1000"},
+            labels={LABEL: "short"},
+        )
+        try:
+            wait_for(
+                "the server to take the mark of a lease",
+                lambda: alone.exec_run(["psql", "-Upostgres", "-c", LEASED]).exit_code,
+                until=lambda code: code == 0,
+                where=engine.address(),
+                within_seconds=GONE_SECONDS,
+            )
+            gone(client, {"label": f"{LABEL}=short"})
+        finally:
+            for left in client.containers.list(all=True, filters={"id": alone.id}):
+                left.remove(force=True)
+
     def test_ends_when_nobody_came_to_hold_the_lease(
         self, client: docker.DockerClient, server: ContainerServer
     ) -> None:
@@ -368,7 +391,9 @@ class TestRuns:
                 within_seconds=GONE_SECONDS,
                 every_seconds=0.3,
             )
-            if killed == "the runner":
+            if killed == "everything on this side":
+                sweep(temporary)  # as whoever opens the next workspace there does
+            else:
                 wait_for(
                     "the workspace to be gone",
                     lambda: list(temporary.iterdir()),
