@@ -18,6 +18,7 @@ from pathlib import Path
 import docker
 import psycopg
 import pytest
+from docker.models.containers import Container
 from psycopg.conninfo import conninfo_to_dict
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import ConnectionMode, testcontainers_config
@@ -250,14 +251,7 @@ class TestImage:
     def test_ends_when_the_lease_ended_between_two_looks(
         self, client: docker.DockerClient, server: ContainerServer
     ) -> None:
-        alone = client.containers.run(
-            server.container.image,
-            detach=True,
-            auto_remove=True,
-            environment={"POSTGRES_PASSWORD": "any", "RUNBOOK_LEASE_SECONDS": "1000"},
-            labels={LABEL: "short"},
-        )
-        try:
+        with serving_alone(client, server.container.image, lease_seconds=1000) as alone:
             wait_for(
                 "the server to take the mark of a lease",
                 lambda: alone.exec_run(["psql", "-Upostgres", "-c", LEASED]).exit_code,
@@ -265,26 +259,30 @@ class TestImage:
                 where=engine.address(),
                 within_seconds=GONE_SECONDS,
             )
-            gone(client, {"label": f"{LABEL}=short"})
-        finally:
-            for left in client.containers.list(all=True, filters={"id": alone.id}):
-                left.remove(force=True)
+            gone(client, {"id": alone.id})
 
     def test_ends_when_nobody_came_to_hold_the_lease(
         self, client: docker.DockerClient, server: ContainerServer
     ) -> None:
-        alone = client.containers.run(
-            server.container.image,
-            detach=True,
-            auto_remove=True,
-            environment={"POSTGRES_PASSWORD": "any", "RUNBOOK_LEASE_SECONDS": "3"},
-            labels={LABEL: "alone"},
-        )
-        try:
-            gone(client, {"label": f"{LABEL}=alone"})
-        finally:
-            for left in client.containers.list(all=True, filters={"id": alone.id}):
-                left.remove(force=True)
+        with serving_alone(client, server.container.image, lease_seconds=3) as alone:
+            gone(client, {"id": alone.id})
+
+
+@contextmanager
+def serving_alone(client: docker.DockerClient, image: str, *, lease_seconds: int) -> Iterator[Container]:
+    """Run a server that nobody holds a lease of."""
+    alone = client.containers.run(
+        image,
+        detach=True,
+        auto_remove=True,
+        environment={"POSTGRES_PASSWORD": "any", "RUNBOOK_LEASE_SECONDS": str(lease_seconds)},
+        labels={LABEL: "alone"},
+    )
+    try:
+        yield alone
+    finally:
+        for left in client.containers.list(all=True, filters={"id": alone.id}):
+            left.remove(force=True)
 
 
 def gone(client: docker.DockerClient, filters: dict[str, str]) -> None:
