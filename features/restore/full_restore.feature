@@ -12,6 +12,7 @@ Feature: Full restore
     Given last night's backup
     Then it is whole
     And it is of this database
+    And its time and room are predicted
     And there is room for a copy of it
     When it is restored beside the database
     Then row counts match
@@ -24,6 +25,7 @@ Feature: Full restore
     Then the application answers writes
     And the database that it replaced is kept, and shut
     And writes were refused for less than 5 minutes
+    And it took as long as predicted
 
   @quarterly @changes
   Scenario: The database that was replaced is put back
