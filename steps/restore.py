@@ -133,3 +133,10 @@ def it_is_put_back(environment: Environment, replaced: KeptDatabase) -> None:
 def the_audit_chain_of_the_database(environment: Environment, evidence: Evidence) -> None:
     with environment.database() as session:
         prove(audit_chain.is_unbroken(session, exists=environment.settings.database.audit_log), evidence)
+
+
+@then("the audit chain of the database leads on from the backup's")
+def the_audit_chain_leads_on(environment: Environment, backup: catalog.Backup, evidence: Evidence) -> None:
+    noted, exists = backup.audit_head, environment.settings.database.audit_log
+    with environment.database() as session:
+        prove(audit_chain.leads_on_from(session, noted, exists=exists), evidence)

@@ -20,9 +20,12 @@ Feature: Full restore
     And the catalog matches
     And sequences will not collide
     And the audit chain is unbroken
+    And the audit chain ends where it ended when the backup was taken
     When the application is out of service and the database is shut
     And it takes the database's place
     Then the application answers writes
+    And the audit chain of the database is unbroken
+    And the audit chain of the database leads on from the backup's
     And the database that it replaced is kept, and shut
     And writes were refused for less than 5 minutes
     And it took as long as predicted
