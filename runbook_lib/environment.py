@@ -219,7 +219,7 @@ class Environment:
 
     def full_restore(self, backup: Backup) -> FullRestore:
         """Return what replacing the database by a backup of it consists of here."""
-        return FullRestore.of(backup, self._place, self.now)
+        return FullRestore.of(backup, self._place, self.now, self.identity())
 
     def put_back(self, replaced: KeptDatabase) -> PutBack:
         """Return what putting a database back consists of here."""

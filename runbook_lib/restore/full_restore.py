@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
+from runbook_lib.backup import retention
 from runbook_lib.backup.catalog import Backup
-from runbook_lib.errors import Unproven
+from runbook_lib.backup.manifest import DatabaseIdentity
+from runbook_lib.errors import TargetRefused, Unproven
 from runbook_lib.outcome import Check, Finding, Outcome
 from runbook_lib.reach import postgres
 from runbook_lib.reach.kubernetes import Cluster
@@ -68,14 +70,27 @@ class FullRestore:
     """It takes the database's place."""
 
     @classmethod
-    def of(cls, backup: Backup, place: Place, now: datetime) -> Self:
-        """Return the acts for one backup. Raise `Unproven` for one without a manifest: nothing can vouch for it."""
+    def of(cls, backup: Backup, place: Place, now: datetime, identity: DatabaseIdentity) -> Self:
+        """Return the acts for one backup.
+
+        :param identity: the living database's
+
+        Raise `Unproven` for one without a manifest: nothing can vouch for it; `TargetRefused` for one of another
+        database, which would be restored without a fault.
+        """
         if backup.manifest is None:
             raise Unproven(
                 f"to replace {place.database} by {backup.dump.url}",
                 where="the backup",
                 why="it has no manifest: what it should hold, nobody wrote down, so that nothing could be compared",
                 remedy="choose a backup with a manifest, or restore this one to scratch and look at it yourself",
+            )
+        if foreign := retention.is_of(backup, identity).findings:
+            raise TargetRefused(
+                f"to replace {place.database} by {backup.dump.url}",
+                where="the backup",
+                why=foreign[0].says,
+                remedy="choose a backup of this database; to look at this one, restore it to scratch",
             )
         new = f"{place.database}_new_{now:%Y%m%d_%H%M%S}"
         return cls(
