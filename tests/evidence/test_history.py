@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from runbook_lib.evidence import history
+from tests.evidence.project import STEPS, Project
 
 
 def test_earlier_measures(tmp_path: Path) -> None:
@@ -26,3 +27,26 @@ def test_earlier_measures(tmp_path: Path) -> None:
     many = "".join(json.dumps({**here, "measures": {"y_seconds": n}}) + "\n" for n in range(25))
     (tmp_path / history.FILE).write_text(many)
     assert [each["y_seconds"] for each in history.earlier(tmp_path, "here", "y_seconds")] == list(range(15, 25))
+
+
+def test_a_step_is_told_what_earlier_runs_measured(project: Project) -> None:
+    project.write(
+        "drill_steps.py",
+        STEPS
+        + """
+
+@then("it is measured once more")
+def _(evidence):
+    earlier = evidence.earlier("so_far_runs")
+    evidence.measured("so_far_runs", len(earlier) + 1)
+    assert [each["so_far_runs"] for each in earlier] == list(range(1, len(earlier) + 1))
+    assert len(earlier) != 1, "the second one fails, and counts all the same"
+""",
+    )
+    project.scenario("Given last night's backup", "Then it is measured once more")
+    found = []
+    for _ in range(3):
+        project.run_apart()
+        (scenario,) = project.summary["scenarios"]
+        found.append((scenario["outcome"], scenario["measures"]["so_far_runs"]))
+    assert found == [("proven", 1), ("failed", 2), ("proven", 3)]
