@@ -16,7 +16,7 @@ def prove(check: Check, evidence: Evidence) -> None:
 
 def predicted_of(work: Work, evidence: Evidence) -> Prediction:
     """Predict what a restore will take from what earlier ones took here, and keep that it was said beforehand."""
-    found = predict(work, evidence.earlier(work.measure))
+    found = predict(work, evidence.earlier_runs(work.measure))
     evidence.text("what it will take", str(found))
     return found
 

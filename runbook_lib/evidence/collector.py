@@ -73,15 +73,15 @@ class Evidence:
         self,
         scenario: ScenarioRecord,
         listeners: Sequence[Listener] = (),
-        earlier: Callable[[str], Sequence[Mapping[str, object]]] = lambda _: (),
+        earlier_runs: Callable[[str], Sequence[Mapping[str, object]]] = lambda _: (),
     ) -> None:
         self._scenario = scenario
         self._listeners = listeners
-        self._earlier = earlier
+        self._earlier_runs = earlier_runs
 
-    def earlier(self, measure: str) -> Sequence[Mapping[str, object]]:
+    def earlier_runs(self, measure: str) -> Sequence[Mapping[str, object]]:
         """Return the numbers of earlier scenarios here that measured something of this name, the newest last."""
-        return self._earlier(measure)
+        return self._earlier_runs(measure)
 
     def table(self, title: str, rows: Sequence[Mapping[str, object]]) -> None:
         """Keep rows, each a mapping from column name to value."""
@@ -159,7 +159,7 @@ class Collector:
             return Evidence(ScenarioRecord("", request.node.name, {}, "", 0, ()))
         environment = self._run.environment.get("environment", "")
         folder = request.config.rootpath / request.config.getoption("reports")
-        return Evidence(scenario, self._listeners, partial(history.earlier, folder, environment))
+        return Evidence(scenario, self._listeners, partial(history.earlier_runs, folder, environment))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Begin the record of every scenario that was selected, so that one whose turn never comes has one too."""

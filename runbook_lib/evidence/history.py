@@ -62,7 +62,7 @@ def prediction(folder: Path, run: RunRecord, scenario: ScenarioRecord) -> str:
     return f"It took {wording.duration(statistics.median(seconds))} ({times} it was proven here{spread})."
 
 
-def earlier(folder: Path, environment: str, measure: str) -> list[dict[str, object]]:
+def earlier_runs(folder: Path, environment: str, measure: str) -> list[dict[str, object]]:
     """Return the numbers of the last scenarios in this environment that measured something, the newest last.
 
     Those that failed are among them: they measured it all the same.

@@ -20,13 +20,13 @@ def test_earlier_measures(tmp_path: Path) -> None:
         here,
         ["no row"],
     ]
-    assert history.earlier(tmp_path, "here", "x_seconds") == []
+    assert history.earlier_runs(tmp_path, "here", "x_seconds") == []
     (tmp_path / history.FILE).write_text("{damaged\n" + "".join(json.dumps(each) + "\n" for each in lines))
-    found = history.earlier(tmp_path, "here", "x_seconds")
+    found = history.earlier_runs(tmp_path, "here", "x_seconds")
     assert [each["x_seconds"] for each in found] == [7.0, 8.0]
     many = "".join(json.dumps({**here, "measures": {"y_seconds": n}}) + "\n" for n in range(25))
     (tmp_path / history.FILE).write_text(many)
-    assert [each["y_seconds"] for each in history.earlier(tmp_path, "here", "y_seconds")] == list(range(15, 25))
+    assert [each["y_seconds"] for each in history.earlier_runs(tmp_path, "here", "y_seconds")] == list(range(15, 25))
 
 
 def test_a_step_is_told_what_earlier_runs_measured(project: Project) -> None:
@@ -37,7 +37,7 @@ def test_a_step_is_told_what_earlier_runs_measured(project: Project) -> None:
 
 @then("it is measured once more")
 def _(evidence):
-    earlier = evidence.earlier("so_far_runs")
+    earlier = evidence.earlier_runs("so_far_runs")
     evidence.measured("so_far_runs", len(earlier) + 1)
     assert [each["so_far_runs"] for each in earlier] == list(range(1, len(earlier) + 1))
     assert len(earlier) != 1, "the second one fails, and counts all the same"
