@@ -261,7 +261,7 @@ class Reachability:
 
     def _of_holes(self) -> Iterator[Finding]:
         for hole in self.holes:
-            if hole.began_at != self.demand.since or self.oldest is None or hole.ended_at != self.oldest:
+            if self.oldest is not None and hole.ended_at != self.oldest:  # the others are told already
                 subject = f"{_at(hole.began_at)} to {_at(hole.ended_at)}"
                 remedy = (
                     "look for what is missing in pg_wal of every server and among older versions in the bucket. "
