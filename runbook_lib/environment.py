@@ -55,10 +55,11 @@ from runbook_lib.safety.recovery import TakenBack
 from runbook_lib.safety.systems import Systems
 from runbook_lib.safety.windows import why_closed
 from runbook_lib.settings import KubernetesCluster, Settings
-from runbook_lib.wal import base_backup_taking
+from runbook_lib.wal import base_backup_taking, reachability
 from runbook_lib.wal.archive import WalArchive
 from runbook_lib.wal.base_backup import BaseBackups
 from runbook_lib.wal.base_backup_taking import AddBaseBackup, TakenBaseBackup
+from runbook_lib.wal.reachability import Reachability
 
 KINDS_OF_ACTS: Sequence[type[Undoable]] = (
     AddBackup,
@@ -171,6 +172,20 @@ class Environment:
     def base_backups(self) -> BaseBackups:
         """Where its base backups are."""
         return BaseBackups(self.archive.bucket, self.settings.archiving.base_prefix)
+
+    def reachability(self, *, earlier_oldest: datetime | None = None) -> Reachability:
+        """Lay out which moments of the retention window can be recovered; see `runbook_lib.wal.reachability.look`.
+
+        :param earlier_oldest: the oldest one that could be at an earlier look, where that is known
+        """
+        return reachability.look(
+            self.wal_archive,
+            self.base_backups,
+            now=self.now,
+            retention=timedelta(days=self.settings.backups.retention_days),
+            rpo=timedelta(seconds=self.settings.archiving.rpo_maximum_seconds),
+            earlier_oldest=earlier_oldest,
+        )
 
     @property
     def now(self) -> datetime:

@@ -113,6 +113,17 @@ def test_what_is_wrong_is_told(what: str) -> None:
     assert all(finding.remedy for finding in found.findings)
 
 
+def test_a_base_backup_whose_last_segment_is_damaged_is_worth_nothing() -> None:
+    world = quiet(days=31)
+    world.base(1, 1488 * SIZE + 40, 1488 * SIZE + 4000, at(31 * 86400 - 600))
+    assert world.map(now=at(31 * 86400)).best(world.bases[-1].stopped_at) is not None
+    world.damaged.add((1, 1488))
+    found = world.map(now=at(31 * 86400))
+    assert found.best(world.bases[-1].stopped_at) is None
+    assert "reach.base" in told(found)
+    assert found.latest == max(world.commits[1, 1487])
+
+
 def test_a_hole_ends_with_the_next_base_backup_that_is_later() -> None:
     world = quiet(days=31)
     _lose(world, 700)
