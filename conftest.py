@@ -23,6 +23,7 @@ pytest_plugins = [
     "steps.restore",
     "steps.table",
     "steps.maintenance",
+    "steps.reachability",
     "pytester",
 ]
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import inspect
 import sys
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from pytest_bdd.parser import Feature, Scenario, Step
@@ -26,6 +27,7 @@ from runbook_lib.evidence.record import (
     Table,
     Text,
     Timeline,
+    Window,
 )
 from runbook_lib.evidence.redaction import redacted, redacted_value
 from runbook_lib.evidence.verdict import Verdict, verdict_of
@@ -61,15 +63,26 @@ class Listener:
         """A phase has come so far. Called from any thread; must neither block nor raise."""
 
 
+Earlier = Callable[[ScenarioRecord, str], object]
+"""Returns what the last run of a scenario measured under a name; None where none did."""
+
+
+def _nothing_earlier(_: ScenarioRecord, __: str) -> object:
+    return None
+
+
 class Evidence:
     """What a step hands over to be kept: the fixture ``evidence``.
 
     Nothing of it changes a verdict; a step that finds something wrong asserts by itself.
     """
 
-    def __init__(self, scenario: ScenarioRecord, listeners: Sequence[Listener] = ()) -> None:
+    def __init__(
+        self, scenario: ScenarioRecord, listeners: Sequence[Listener] = (), earlier: Earlier = _nothing_earlier
+    ) -> None:
         self._scenario = scenario
         self._listeners = listeners
+        self._earlier = earlier
 
     def table(self, title: str, rows: Sequence[Mapping[str, object]]) -> None:
         """Keep rows, each a mapping from column name to value."""
@@ -93,6 +106,14 @@ class Evidence:
     ) -> None:
         """Keep what a procedure's time was spent on, beside the budget it has; shown as a chart."""
         self._keep(Timeline(title, tuple(phases), target_seconds, maximum_seconds))
+
+    def window(self, shown: Window) -> None:
+        """Keep which moments can be recovered; shown as a chart."""
+        self._keep(replace(shown, gaps=[replace(gap, why=redacted(gap.why)) for gap in shown.gaps]))
+
+    def earlier(self, name: str) -> object:
+        """Return a number as the last run of this scenario measured it in this environment; None where none did."""
+        return self._earlier(self._scenario, name)
 
     def measured(self, name: str, value: object) -> None:
         """Keep a number; its name carries its unit: ``evidence.measured("rto_seconds", 12.4)``."""
@@ -132,9 +153,10 @@ class Evidence:
 class Collector:
     """The pytest plugin that writes the records of a run."""
 
-    def __init__(self, run: RunRecord, listeners: Sequence[Listener]) -> None:
+    def __init__(self, run: RunRecord, listeners: Sequence[Listener], earlier: Earlier = _nothing_earlier) -> None:
         self._run = run
         self._listeners = listeners
+        self._earlier = earlier
         self._reached = 0
         self._open: StepRecord | None = None
         self._step_began = 0.0
@@ -145,7 +167,7 @@ class Collector:
         scenario = request.node.stash.get(RECORD, None)
         if scenario is None:  # an ordinary test: taken, and told to nobody
             return Evidence(ScenarioRecord("", request.node.name, {}, "", 0, ()))
-        return Evidence(scenario, self._listeners)
+        return Evidence(scenario, self._listeners, self._earlier)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Begin the record of every scenario that was selected, so that one whose turn never comes has one too."""

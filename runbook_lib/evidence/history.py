@@ -62,6 +62,21 @@ def prediction(folder: Path, run: RunRecord, scenario: ScenarioRecord) -> str:
     return f"It took {wording.duration(statistics.median(seconds))} ({times} it was proven here{spread})."
 
 
+def latest_measure(folder: Path, run: RunRecord, scenario: ScenarioRecord, name: str) -> object:
+    """Return what the last run of a scenario in this environment measured under a name; None where none did."""
+    environment = run.environment.get("environment", "")
+    latest: object = None
+    for told in _read(folder):
+        measures = told.get("measures")
+        if (told.get("environment"), told.get("feature"), told.get("scenario")) == (
+            environment,
+            scenario.feature,
+            scenario.name,
+        ) and isinstance(measures, dict):
+            latest = measures.get(name, latest)
+    return latest
+
+
 def _read(folder: Path) -> Iterator[dict[str, Any]]:
     try:
         lines = (folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines()

@@ -8,6 +8,7 @@ leaving things behind. List this module in ``pytest_plugins`` of the root ``conf
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # of the wrappers around a report the innermost, the collector's, has concluded the scenario before it is read.
     register(Discretion(config))
     register(_Outcomes(config, run))
-    register(Collector(run, listeners))
+    folder = config.rootpath / config.getoption("reports")
+    register(Collector(run, listeners, partial(history.latest_measure, folder, run)))
     if config.getoption("allure_report_dir", None):
         register(AllureGherkin(Path(config.getoption("allure_report_dir")), run))
     interruption = Interruption(session)

@@ -44,7 +44,7 @@ FIRST_BASE_BACKUP_WITHIN = timedelta(days=1)
 
 _LOOK_BACK_SEGMENTS = 16
 """How many segments are read at the end of a run, one after the other, to find the end of a transaction."""
-_AT_MOST_NAMED = 3
+_AT_MOST_NAMED = 1
 _TAKE_ONE_NOW = "take a base backup now: what is committed from then on can be recovered"
 
 LastCommit = Callable[[Segment], datetime | None]
@@ -241,7 +241,8 @@ class Reachability:
                 f"older than {demand.retention.days} days; look at the lifecycle rules of the bucket",
             )
         before = demand.earlier_oldest
-        if before is not None and oldest > max(before, demand.since):
+        ours = before is not None and (demand.born_at is None or before >= demand.born_at)  # else another cluster's
+        if before is not None and ours and oldest > max(before, demand.since):
             yield Finding(
                 "reach.shrunk",
                 self.where,
@@ -594,7 +595,7 @@ def _worthless(base: BaseBackup, paths: Iterable[_Path]) -> Finding:
     if path is None:
         says = f"the way to timeline {base.timeline} is not known, or was left before {lsn_text(base.stop_lsn)}"
     else:
-        says = ", ".join(wrong[:_AT_MOST_NAMED]) + (f", and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        says = ", ".join(wrong[:_AT_MOST_NAMED]) + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
     remedy = f"nothing can be recovered from it; look for what is missing in pg_wal of the server. {_TAKE_ONE_NOW}"
     return Finding("reach.base", base.key, f"the WAL that was written while it was taken: {says}", remedy=remedy)
 
