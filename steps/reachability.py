@@ -22,7 +22,7 @@ def the_wal_archive_and_its_base_backups(environment: Environment, evidence: Evi
     earlier = evidence.earlier(OLDEST)
     before = datetime.fromtimestamp(earlier, UTC) if isinstance(earlier, int | float) else None
     found = environment.reachability(earlier_oldest=before)
-    evidence.window(_shown(found, **environment.settings.restore.limits))
+    evidence.window(shown(found, **environment.settings.restore.limits))
     return found
 
 
@@ -41,7 +41,7 @@ def no_recovery_takes_longer(hours: int, reachable: Reachability, evidence: Evid
     prove(reachable.in_time(maximum_seconds=hours * 3600), evidence)
 
 
-def _shown(found: Reachability, *, target_seconds: float, maximum_seconds: float) -> Window:
+def shown(found: Reachability, *, target_seconds: float, maximum_seconds: float) -> Window:
     """Return the map as it is drawn."""
     left: dict[str, list[Span]] = {}
     for stretch in found.stretches:

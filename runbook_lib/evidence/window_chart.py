@@ -29,7 +29,7 @@ _PANEL = 92
 _THINNEST = 3.0
 """How thin what cannot be recovered is drawn at the least, in px."""
 _GAPS_NAMED = 5
-_LINE_LETTERS = 104
+_LINE_LETTERS = 106
 _FAR_ABOVE = 3.0
 """A budget that is so many times what is needed is told and not drawn: the picture would be empty below it."""
 
@@ -107,7 +107,8 @@ def text(window: Window, *, width: int = 60) -> list[str]:
         lines.append(f"{name:<{longest}}  {cells}".lstrip() if not longest else f"{name:<{longest}}  {cells}")
     indent = " " * (longest + 2 if longest else 0)
     lines.append(f"{indent}{began}{ended:>{max(1, width - len(began))}}")
-    lines.append(f"{indent}█ can be recovered  ! cannot  · not archived yet")
+    first = "  - before the first base backup" if any(gap.excused for gap in window.gaps) else ""
+    lines.append(f"{indent}█ can be recovered  ! cannot{first}  · not archived yet")
     for gap in window.gaps[:_GAPS_NAMED]:
         lines.append(f"{indent}{'-' if gap.excused else '!'} {_told(gap)}")
     if len(window.gaps) > _GAPS_NAMED:
@@ -293,7 +294,7 @@ class _Picture:
     def _gaps(self) -> None:
         for gap in self.window.gaps[:_GAPS_NAMED]:
             style = "faint" if gap.excused else "gap-word"
-            told = _told(gap)
+            told = _told(gap).replace(" UTC", "", 1)  # as the axis says
             self.y += 4
             self._text(_MARGIN, self.y + 4, "–" if gap.excused else "!", style)
             shortened = told if len(told) <= _LINE_LETTERS else f"{told[: _LINE_LETTERS - 1]}…"
