@@ -298,7 +298,9 @@ def look(
     Cost: one request for a thousand objects, one for each base backup's record and each history, and the bytes of the
     last segment before each hole and at the end. Raise what the bucket raises where it cannot be asked.
     """
-    listing, bases = archive.listing(), base_backups.listing()
+    bases = base_backups.listing()
+    archive = _of_the_size(archive, bases.backups)
+    listing = archive.listing()
     histories, faults = _histories(archive, listing)
     usable: list[BaseBackup] = []
     for each in bases.backups:
@@ -559,6 +561,21 @@ def _holes(living: Sequence[Stretch], path: _Path, demand: Demand) -> Iterator[H
         ends = max(newest, reached.ended_at)
         if ends > since:
             yield Hole(max(reached.ended_at, since), ends, f"{wrong}, and there is no base backup since")
+
+
+def _of_the_size(archive: WalArchive, backups: Sequence[BaseBackup]) -> WalArchive:
+    """Return the archive, its segments as large as the newest base backup says that the cluster's are."""
+    ours = (each for each in backups if archive.system_identifier in (None, each.system_identifier))
+    newest = next(ours, None)
+    if newest is None or newest.segment_bytes == archive.segment_bytes:
+        return archive
+    return WalArchive(
+        archive.bucket,
+        archive.prefix,
+        system_identifier=archive.system_identifier,
+        segment_bytes=newest.segment_bytes,
+        accept_without_digest=not archive.digest_is_needed,
+    )
 
 
 def _histories(archive: WalArchive, listing: Listing) -> tuple[dict[int, tuple[Fork, ...]], list[Finding]]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from runbook_lib.effect import Effect
+from runbook_lib.environment import Environment
 from runbook_lib.outcome import Outcome
 from runbook_lib.reach import postgres, programs
 from runbook_lib.safety.permit import Permit
+from runbook_lib.settings import Archiving, Backups, Database, Settings
 from runbook_lib.wal import base_backup_taking, reachability
 from runbook_lib.wal.base_backup import BaseBackup, BaseBackups
 from runbook_lib.wal.reachability import Reachability
@@ -157,3 +160,35 @@ def test_the_end_of_a_transaction_is_read_from_the_segment_as_pg_waldump_reads_i
         assert (found is None) == (not shown), (name, said)
         if found is not None:
             assert f"{found:%Y-%m-%d %H:%M:%S.%f}" == max(shown)
+
+
+def test_a_scenario_lays_the_map_out_through_clients_that_cannot_write(
+    mapped: Mapped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the segments are as large as the base backups say, which no profile does."""
+    store = mapped.primary.store
+    for name, value in store.env.items():
+        monkeypatch.setenv(name, value)
+    backups = Backups(bucket=place.BUCKET, endpoint_url=store.store.endpoint_url, region=store.store.region)
+    settings = Settings(
+        "here",
+        Database(mapped.primary.server.dsn(), mapped.primary.system_identifier),
+        backups,
+        archiving=Archiving(wal_prefix="mapped/", base_prefix=mapped.backups.prefix),
+    )
+    found = Environment.of(settings).for_scenario("the map", Effect.READS).reachability()
+    assert [stretch.ended_at for stretch in found.living] == [stretch.ended_at for stretch in mapped.map.living]
+    assert {finding.check for finding in found.recoverable.findings} == {"reach.hole"}
+    nobody = replace(settings, database=replace(settings.database, system_identifier="7"))
+    other = Environment.of(nobody).reachability()
+    assert {finding.check for finding in other.recoverable.findings} == {"reach.base", "reach.nothing"}
+
+
+def test_a_base_backup_that_was_cut_short_is_told(mapped: Mapped) -> None:
+    bucket = mapped.backups.bucket
+    key = f"{mapped.backups.prefix}20260101_020000.tar"
+    bucket.write_once(key, b"half of a tar")
+    try:
+        assert "base_backup.incomplete" in {finding.check for finding in mapped.map.recoverable.findings}
+    finally:
+        bucket.remove(key)
