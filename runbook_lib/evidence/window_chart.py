@@ -78,6 +78,8 @@ def standing(window: Window) -> tuple[str, str]:
         return "nothing", "can be recovered"
     covered = sum((ended - began).total_seconds() for began, ended in spans)
     whole = length(covered)
+    if not lost and covered < 1:
+        return "one moment", f"alone can be recovered: {_moment(spans[0][0])} UTC, when a base backup ended"
     if not lost:
         return whole, f"every moment from {_moment(spans[0][0])} to {_moment(spans[-1][1])} UTC can be recovered"
     holes = "1 hole" if len(lost) == 1 else f"{len(lost)} holes"
@@ -98,7 +100,7 @@ def svg(window: Window) -> str:
 def text(window: Window, *, width: int = 60) -> list[str]:
     """Return the picture as lines of text, the band ``width`` characters wide."""
     how_much, rest = standing(window)
-    lines = [f"{window.title}: {how_much} {rest}" if rest.startswith(("of", "can")) else f"{window.title}: {rest}"]
+    lines = [f"{window.title}: {rest if rest.startswith('every') else f'{how_much} {rest}'}"]
     began, ended = _label(window.began, window), _label(window.ended, window)
     names = {"": window.spans, **window.left}
     longest = max(map(len, names))

@@ -66,6 +66,7 @@ def test_the_headline_says_what_is_lost_and_what_is_not() -> None:
     assert window_chart.standing(HOLED) == ("7 d", "of 10 d can be recovered; 1 hole")
     assert window_chart.standing(window())[1].startswith("every moment from 2026-01-01 00:00:00 to 2026-01-11")
     assert window_chart.standing(window(spans=[])) == ("nothing", "can be recovered")
+    assert window_chart.standing(window(spans=[Span(day(1), day(1), 1, 1)]))[0] == "one moment"
     young = window(spans=[Span(day(1), day(9), 1, 2)], gaps=[Gap(day(0), day(1), "no base backup", excused=True)])
     assert window_chart.standing(young) == (
         "8 d",

@@ -184,11 +184,14 @@ def test_a_scenario_lays_the_map_out_through_clients_that_cannot_write(
     assert {finding.check for finding in other.recoverable.findings} == {"reach.base", "reach.nothing"}
 
 
-def test_a_base_backup_that_was_cut_short_is_told(mapped: Mapped) -> None:
+def test_a_base_backup_that_is_being_taken_takes_nothing_away(mapped: Mapped) -> None:
     bucket = mapped.backups.bucket
     key = f"{mapped.backups.prefix}20260101_020000.tar"
     bucket.write_once(key, b"half of a tar")
     try:
-        assert "base_backup.incomplete" in {finding.check for finding in mapped.map.recoverable.findings}
+        assert {finding.check for finding in mapped.map.recoverable.findings} == {"reach.hole"}
+        bucket.write_once(key.replace(".tar", ".json"), b"no record")
+        assert {finding.check for finding in mapped.map.recoverable.findings} == {"reach.hole", "base_backup.record"}
     finally:
         bucket.remove(key)
+        bucket.remove(key.replace(".tar", ".json"))
