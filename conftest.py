@@ -20,10 +20,12 @@ pytest_plugins = [
     "runbook_lib.evidence.plugin",
     "steps.proof",
     "steps.backup",
+    "steps.wal",
     "steps.restore",
     "steps.table",
     "steps.keeping",
     "steps.maintenance",
+    "steps.reachability",
     "pytester",
 ]
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -28,6 +29,7 @@ from runbook_lib.evidence.record import (
     Table,
     Text,
     Timeline,
+    Window,
 )
 from runbook_lib.evidence.redaction import redacted, redacted_value
 from runbook_lib.evidence.verdict import Verdict, verdict_of
@@ -105,6 +107,10 @@ class Evidence:
     ) -> None:
         """Keep what a procedure's time was spent on, beside the budget it has; shown as a chart."""
         self._keep(Timeline(title, tuple(phases), target_seconds, maximum_seconds))
+
+    def window(self, shown: Window) -> None:
+        """Keep which moments can be recovered; shown as a chart."""
+        self._keep(replace(shown, gaps=[replace(gap, why=redacted(gap.why)) for gap in shown.gaps]))
 
     def measured(self, name: str, value: object) -> None:
         """Keep a number; its name carries its unit: ``evidence.measured("rto_seconds", 12.4)``."""
