@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +30,7 @@ from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.safety.permit import Permit
 from runbook_lib.safety.systems import Systems
+from runbook_lib.waiting import wait_for
 from runbook_lib.wal import base_backup_taking, base_tar
 from runbook_lib.wal.archive import WalArchive
 from runbook_lib.wal.base_backup import BaseBackup, BaseBackups, BaseListing
@@ -226,6 +232,71 @@ def test_interrupted(primary: Primary, backups: BaseBackups) -> None:
     must_have_left_nothing(backups)
     with postgres.session(primary.server.dsn()) as session:
         assert session.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'") == 0
+
+
+KILLED = """
+import json, os, signal, sys
+from runbook_lib.reach.objects import Bucket
+from runbook_lib.safety.permit import Permit
+from runbook_lib.wal import base_backup_taking
+from runbook_lib.wal.base_backup import BaseBackups
+
+told = json.loads(sys.argv[1])
+bucket = Bucket(
+    told["bucket"], endpoint_url=told["endpoint"], region="us-east-1", credentials=tuple(told["credentials"])
+)
+base_backup_taking.secrets.token_hex = lambda _: told["token"]
+BaseBackups.key = lambda self, started_at: told["key"]
+permit = Permit("x", granted=True, reason="x")
+really = Bucket.write_once
+
+def record(self, key, *arguments, **named):
+    if told["when"] == "after the record":
+        really(self, key, *arguments, **named)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def watch(progress):
+    if told["when"] == "in the stream" and progress.done > 9_000_000:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Bucket.write_once = record
+base_backup_taking.take(told["dsn"], BaseBackups(bucket), permit=permit, archive=None, watch=watch)
+"""
+
+
+@pytest.mark.parametrize("when", ["in the stream", "before the record", "after the record"])
+def test_a_killed_run_is_taken_back(when: str, primary: Primary, backups: BaseBackups) -> None:
+    """What it left is removed, unless it had become a base backup; and no copy of the cluster goes on."""
+    adding = AddBaseBackup(f"{backups.prefix}20260203_020000", "killed")
+    store = primary.store.store
+    told = {
+        "bucket": place.BUCKET,
+        "endpoint": store.endpoint_url,
+        "credentials": [store.access_key, store.secret_key],
+        "token": adding.token,
+        "key": adding.key,
+        "dsn": primary.server.dsn(),
+        "when": when,
+    }
+    argv = [sys.executable, "-c", KILLED, json.dumps(told)]
+    ran = subprocess.run(argv, cwd=Path(__file__).parents[2], timeout=60, check=False)
+    assert ran.returncode == -signal.SIGKILL
+    uploads = backups.bucket.unfinished_uploads(backups.prefix)
+    assert uploads == ([f"{adding.key}.tar"] if when == "in the stream" else [])
+    said = adding.undo(Systems(bucket=backups.bucket, straggling_seconds=0.5), {})
+    if when == "after the record":
+        assert said == f"{adding.key} is a whole base backup: it stays"
+        assert [each.key for each in backups.listing().backups] == [f"{adding.key}.tar"]
+    else:
+        must_have_left_nothing(backups)
+    with postgres.session(primary.server.dsn()) as session:
+        wait_for(
+            "pg_basebackup to have ended with its reader",
+            lambda: session.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'"),
+            until=lambda left: left == 0,
+            where=session.dsn,
+            within_seconds=20,
+        )
 
 
 class TestItsWal:
