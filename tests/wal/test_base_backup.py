@@ -81,6 +81,7 @@ def take(
     dsn: str = "",
     archive: WalArchive | None = None,
     tampered: Tools | None = None,
+    first_byte_seconds: float = 60.0,
     seconds: float = 60.0,
     **told: object,
 ) -> BaseBackup:
@@ -90,7 +91,7 @@ def take(
         permit=PERMIT,
         archive=archive or primary.archive,
         tools=tampered.found if tampered else None,
-        checkpoint_within_seconds=seconds,
+        checkpoint_within_seconds=first_byte_seconds,
         archived_within_seconds=seconds,
         **told,  # type: ignore[arg-type]
     ).backup
@@ -210,7 +211,13 @@ def test_a_pg_basebackup_that_fails_or_lies(
 ) -> None:
     tampered.replace("pg_basebackup", script)
     with pytest.raises(error, match=f"(?s){says}"):
-        take(primary, backups, tampered=tampered, seconds=2.0)
+        take(
+            primary,
+            backups,
+            tampered=tampered,
+            first_byte_seconds=2.0 if script == "exec sleep 60" else 60.0,
+            seconds=2.0 if "sleep" in script else 60.0,
+        )
     must_have_left_nothing(backups)
 
 
@@ -322,12 +329,12 @@ class TestItsWal:
     def test_is_archived_elsewhere(self, primary: Primary, backups: BaseBackups) -> None:
         elsewhere = WalArchive(backups.bucket, "elsewhere/", segment_bytes=SEGMENT_BYTES)
         with pytest.raises(WaitTimedOut, match="there was no 0000000100000000"):
-            take(primary, backups, archive=elsewhere, seconds=2.0)
+            take(primary, backups, archive=elsewhere, seconds=6.0)
         must_have_left_nothing(backups)
 
     def test_is_claimed_to_be_archived(self, primary: Primary, backups: BaseBackups) -> None:
         with self.archiving_with(primary, "true"), pytest.raises(WaitTimedOut, match="there was no 0000000100000000"):
-            take(primary, backups, seconds=2.0)
+            take(primary, backups, seconds=6.0)
         must_have_left_nothing(backups)
 
     def test_is_anothers(self, primary: Primary, backups: BaseBackups) -> None:
