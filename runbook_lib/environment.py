@@ -55,11 +55,14 @@ from runbook_lib.safety.recovery import TakenBack
 from runbook_lib.safety.systems import Systems
 from runbook_lib.safety.windows import why_closed
 from runbook_lib.settings import KubernetesCluster, Settings
+from runbook_lib.wal import base_backup_taking
 from runbook_lib.wal.archive import WalArchive
 from runbook_lib.wal.base_backup import BaseBackups
+from runbook_lib.wal.base_backup_taking import AddBaseBackup, TakenBaseBackup
 
 KINDS_OF_ACTS: Sequence[type[Undoable]] = (
     AddBackup,
+    AddBaseBackup,
     TakeApplicationOut,
     FenceDatabase,
     MakeDatabase,
@@ -376,6 +379,18 @@ class Environment:
             kind=kind,
             tables=tables,
             compression=self.settings.backups.compression or None,
+            tools=binaries.find(major, directory=self.tools_directory),
+            watch=watch,
+        )
+
+    def take_base_backup(self, *, watch: Watcher = nobody) -> TakenBaseBackup:
+        """Take a base backup of the cluster, if this run may, to recover from it to any moment after it."""
+        major = self.identity().major
+        return base_backup_taking.take(
+            self.settings.database.dsn,
+            self.base_backups,
+            permit=self.permit,
+            archive=self.wal_archive,
             tools=binaries.find(major, directory=self.tools_directory),
             watch=watch,
         )
