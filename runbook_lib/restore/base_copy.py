@@ -143,7 +143,8 @@ def _verify(data: Path, stored: StoredObject, tools: PostgresTools, workspace: W
         raise DamagedArtefact(
             "the files of a base backup as its manifest names them",
             where=stored.url,
-            why=programs.tail(verified.stderr or verified.stdout) or f"pg_verifybackup ended with {verified.returncode}",
+            why=programs.tail(verified.stderr or verified.stdout)
+            or f"pg_verifybackup ended with {verified.returncode}",
             remedy="do not recover from it; take the next older base backup, and keep this one as evidence",
         )
 

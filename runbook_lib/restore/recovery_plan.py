@@ -51,7 +51,8 @@ class Boundary:
     next_lsn: int | None
     """Where the first one begins that is not; None where the archive ends there."""
     last_ending: WalEnding | None
-    """The last transaction that ended before it, committed or not; None where none did since the base backup."""
+    """The last transaction that ended before it, committed or not, and whose time the server notes: where it stops
+    behind a position, it does so before it notes the time. None where none did since the base backup."""
     last_commit: WalEnding | None
     """The last one that is there."""
     next_commit: WalEnding | None
@@ -194,7 +195,8 @@ class _Planning:
         if target is None:
             target = self._newest()
         backup, stop, after = self._stop(target)
-        boundary = self._boundary(backup, stop, after=after)
+        notes_its_time = target.kind is not TargetKind.LSN
+        boundary = self._boundary(backup, stop, after=after, notes_its_time=notes_its_time)
         first, until = backup.first_segment.number, (stop[0] + stop[2] - 1) // self._size
         predicted = None
         segments = tuple(self._path.segment(number) for number in range(first, until + 1))
@@ -265,14 +267,13 @@ class _Planning:
         return target.kind is not TargetKind.LSN or backup.stop_lsn < target.number
 
     def _hits(self, target: RecoveryTarget, first: int, last: int) -> list[WalEnding]:
+        named = target.kind is TargetKind.NAME
         hits: list[WalEnding] = []
-        for each in self._endings.between(first, last, names=target.kind is TargetKind.NAME):
-            if target.kind is TargetKind.NAME and each.name == target.value:
-                hits.append(each)  # all of them: two of one name are two moments
-            elif target.kind is TargetKind.XID and each.xid == target.value:
-                return [each]
-            elif target.kind is TargetKind.TIME and each.at is not None and _ended_after(each.at, target):
-                return [each]
+        for each in self._endings.between(first, last, names=named):
+            if _stops_at(each, target):
+                hits.append(each)
+                if not named:  # two restore points of one name are two moments
+                    break
         return hits
 
     def _from_where(self, target: RecoveryTarget, first: int, last: int) -> int:
@@ -296,7 +297,9 @@ class _Planning:
             raise self._too_late(target, backup, last)
         return records[0] if records[0][0] >= backup.stop_lsn else None
 
-    def _boundary(self, backup: BaseBackup, stop: tuple[int, int, int], *, after: bool) -> Boundary:
+    def _boundary(
+        self, backup: BaseBackup, stop: tuple[int, int, int], *, after: bool, notes_its_time: bool
+    ) -> Boundary:
         last, _ = self._reaches(backup)
         lsn, previous, _ = stop
         if after:
@@ -305,11 +308,12 @@ class _Planning:
         else:
             last_lsn, next_lsn = previous, lsn
         first, number = backup.first_segment.number, lsn // self._size
-        before = list(self._before(first, min(number + 1, last), last_lsn))
+        # What is in the first segment before the base backup began is not replayed.
+        before = [each for each in self._before(first, min(number + 1, last), last_lsn) if each.lsn >= backup.start_lsn]
         return Boundary(
             last_lsn,
             next_lsn,
-            before[-1] if before else None,
+            next((each for each in reversed(before) if each.lsn < lsn or notes_its_time), None),
             next((each for each in reversed(before) if each.committed), None),
             self._next_commit(number, min(number + _LOOK_AHEAD_SEGMENTS, last), last_lsn),
         )
@@ -430,5 +434,12 @@ class _Planning:
         )
 
 
-def _ended_after(at: datetime, target: RecoveryTarget) -> bool:
-    return at > target.moment or (at == target.moment and not target.inclusive)
+def _stops_at(ending: WalEnding, target: RecoveryTarget) -> bool:
+    """Say whether this is where PostgreSQL stops, behind it or just before it."""
+    if target.kind is TargetKind.NAME:
+        return ending.name == target.value
+    if target.kind is TargetKind.XID:
+        return ending.xid == target.value
+    if ending.at is None:
+        return False
+    return ending.at > target.moment or (ending.at == target.moment and not target.inclusive)
