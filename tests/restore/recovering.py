@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from runbook_lib.phases import Watcher, nobody
 from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore import point_in_time
@@ -73,7 +74,7 @@ class World:
 
 @contextmanager
 def world(store: place.Store) -> Iterator[World]:
-    with place.primary(store, steps=10, prefix=PREFIX, name="moments") as primary:
+    with place.primary(store, steps=5, prefix=PREFIX, name="moments") as primary:
         bases = BaseBackups(store.bucket(), BASE_PREFIX)
         early = _base(primary, bases)
         steps: list[Step] = []
@@ -125,7 +126,9 @@ def _step(session: postgres.Session, number: int) -> Step:
 def _fill(session: postgres.Session, number: int) -> None:
     """Write more than a segment, in a transaction that is rolled back: it ends, and is not there."""
     session.execute("BEGIN")
-    session.execute("INSERT INTO public.t SELECT %s, n, repeat(md5(n::text), 40) FROM generate_series(1, 800) n", number)
+    session.execute(
+        "INSERT INTO public.t SELECT %s, n, repeat(md5(n::text), 40) FROM generate_series(1, 800) n", number
+    )
     session.execute("ROLLBACK")
 
 
@@ -157,6 +160,7 @@ def recovered(
     *,
     archive: WalArchive | None = None,
     stalled_seconds: float = 20.0,
+    watch: Watcher = nobody,
     **options: str,
 ) -> Iterator[Recovery]:
     """Recover through the proxy, with little patience."""
@@ -175,6 +179,7 @@ def recovered(
         tools=binaries.find(planned.backup.major),
         fetching=fetching,
         stalled_seconds=stalled_seconds,
+        watch=watch,
     ) as recovery:
         yield recovery
 
@@ -190,14 +195,8 @@ def last_step(recovery: Recovery) -> int:
 def through_proxy(world: World) -> tuple[WalArchive, BaseBackups]:
     """Return the same archive and base backups, reached by a line that can fail, and tries once."""
     bucket = world.primary.store.bucket(through_proxy=True, attempts=1, timeout_seconds=5)
-    archive = WalArchive(
-        bucket, PREFIX, system_identifier=world.archive.system_identifier, segment_bytes=SEGMENT_BYTES
-    )
+    archive = WalArchive(bucket, PREFIX, system_identifier=world.archive.system_identifier, segment_bytes=SEGMENT_BYTES)
     return archive, BaseBackups(bucket, BASE_PREFIX)
-
-
-def of_another_backup(planned: RecoveryPlan, backup: BaseBackup) -> RecoveryPlan:
-    return replace(planned, backup=backup)
 
 
 def processes_in(path: Path) -> list[str]:

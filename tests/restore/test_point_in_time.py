@@ -5,6 +5,7 @@ Whatever goes wrong on the way, no recovery ends in a server that takes writes w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -17,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -27,17 +28,18 @@ from runbook_lib.errors import (
     NoRoom,
     NotRecoverable,
     ProfileInvalid,
-    RunbookError,
     TargetRefused,
     ToolFailed,
     Unreachable,
+    WaitTimedOut,
 )
 from runbook_lib.outcome import Outcome
 from runbook_lib.phases import Progress, Stopwatch
 from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore import base_copy
-from runbook_lib.restore.recovery_plan import RecoveryPlan
+from runbook_lib.restore.point_in_time import Recovery
+from runbook_lib.restore.recovery_plan import Rates, RecoveryPlan, plan_recovery
 from runbook_lib.restore.recovery_target import RecoveryTarget, TargetKind, time_text
 from runbook_lib.restore.timeline_path import TimelinePath
 from runbook_lib.wal.base_backup import BaseBackup, BaseBackups
@@ -187,8 +189,6 @@ class TestPlan:
             assert xid_of(planned) == (world.step(2).xid, world.step(3).xid)
 
     def test_what_it_costs(self, world: World, workspace: Workspace) -> None:
-        from runbook_lib.restore.recovery_plan import Rates, plan_recovery
-
         planned = plan_recovery(
             RecoveryTarget.parse(f"xid {world.step(6).xid}"),
             archive=world.archive,
@@ -202,9 +202,9 @@ class TestPlan:
         assert planned.predicted_seconds == pytest.approx(
             world.late.tar_bytes / 1e6 + world.late.data_bytes / 2e6 + planned.wal_bytes / 4e6
         )
-        assert all(
-            world.archive.bucket.objects(world.archive.key(each.name)) for each in planned.segments
-        ), "what it names is there"
+        assert all(world.archive.bucket.objects(world.archive.key(each.name)) for each in planned.segments), (
+            "what it names is there"
+        )
 
 
 def too_early(world: World) -> str:
@@ -219,7 +219,7 @@ UNREACHABLE: list[tuple[str, Callable[[World], str], str]] = [
     ("before the oldest", too_early, "it lies before the oldest base backup"),
     ("inside the oldest", inside, "it lies inside the oldest base backup"),
     ("at its very stop", lambda w: time_text(w.early.stopped_at), "it lies inside the oldest base backup"),
-    ("position before the oldest", lambda w: "0/1000000", "it lies before the oldest base backup"),
+    ("position before the oldest", lambda w: lsn_text(w.early.start_lsn - 8), "it lies before the oldest base backup"),
     ("position inside the oldest", lambda w: lsn_text(w.early.start_lsn), "it lies inside the oldest base backup"),
     ("position at its stop", lambda w: lsn_text(w.early.stop_lsn), "it lies inside the oldest base backup"),
     ("later than all", lambda w: time_text(w.too_late), "no record is archived at which"),
@@ -276,7 +276,7 @@ class TestUnreachable:
 
 class TestTimelines:
     @pytest.fixture
-    def forked(self, world: World) -> Iterator[Callable[[int], AbstractContextManager[None]]]:
+    def forked(self, world: World) -> Callable[[int], AbstractContextManager[None]]:
         """Have timeline 2 leave timeline 1 just behind a step, with a segment of its own."""
 
         @contextmanager
@@ -291,7 +291,7 @@ class TestTimelines:
             ):
                 yield
 
-        yield fork
+        return fork
 
     def test_a_backup_of_an_ancestor_serves(
         self, forked: Callable[[int], AbstractContextManager[None]], world: World, workspace: Workspace
@@ -359,7 +359,7 @@ class TestHoles:
         ):
             self.planned(world, workspace)
 
-    @pytest.mark.parametrize("kind", ["missing", "foreign", "flipped"])
+    @pytest.mark.parametrize("kind", ["missing", "foreign", "flipped"] if SWEEP else ["missing", "foreign"])
     def test_it_became_so_after_the_plan(self, kind: str, world: World, workspace: Workspace) -> None:
         planned = self.planned(world, workspace)
         name = world.segment(self.MIDDLE)
@@ -379,10 +379,20 @@ class TestHoles:
             pytest.fail("it came up")
 
 
+def must_be_found_out_where_it_archives(recovery: Recovery) -> None:
+    """Have it archive after all, as somebody's ALTER SYSTEM does."""
+    with postgres.session(recovery.server.dsn(), read_only=False) as session:
+        session.execute("ALTER SYSTEM SET archive_command = 'true'")
+        session.execute("ALTER SYSTEM SET archive_mode = 'on'")
+    recovery.server.stop()
+    recovery.server._launch()
+    assert [each.subject for each in recovery.is_apart().findings] == ["archive_command", "archive_mode"]
+    assert [each.check for each in recovery.is_promoted().findings] == ["recovery.promoted"] * 2
+
+
 class TestRecovered:
     def test_to_a_transaction_and_promoted(self, world: World, workspace: Workspace) -> None:
         planned = plan(world, workspace, f"xid {world.step(6).xid}")
-        seen: list[Progress] = []
         with recovered(world, workspace, planned) as recovery:
             assert last_step(recovery) == 6
             for check in (recovery.is_paused(), recovery.stopped_where_planned(), recovery.is_apart()):
@@ -399,6 +409,9 @@ class TestRecovered:
                     "boundary.time",
                     "boundary.transaction",
                 }
+                with pytest.raises(TargetRefused, match=r"boundary\.position"):
+                    replace(recovery, plan=other).promote()
+            assert recovery.is_paused().outcome is Outcome.PROVEN
             assert recovery.is_promoted().outcome is Outcome.FAILED
             recovery.promote()
             assert recovery.is_promoted().outcome is Outcome.PROVEN
@@ -410,12 +423,12 @@ class TestRecovered:
                 session.execute("CHECKPOINT")
             assert last_step(recovery) == 7
             assert recovery.database("postgres").server_version.startswith(str(MAJOR))
-        assert world.archive.timelines() == [1], "it archived nothing"
-        assert not seen
+            assert world.archive.timelines() == [1], "it archived nothing"
+            must_be_found_out_where_it_archives(recovery)
 
     @pytest.mark.parametrize(
         ("kind", "number"),
-        [(TargetKind.TIME, 8), (TargetKind.LSN, 9), (TargetKind.NAME, recovering.NAMED_AT), (TargetKind.XID, 2)],
+        [(TargetKind.TIME, 2), (TargetKind.LSN, 9), (TargetKind.NAME, recovering.NAMED_AT)],
     )
     def test_to_every_kind(self, kind: TargetKind, number: int, world: World, workspace: Workspace) -> None:
         with recovered(world, workspace, plan(world, workspace, of_step(kind, world, number))) as recovery:
@@ -427,7 +440,7 @@ class TestRecovered:
             assert last_step(recovery) == STEPS
             assert recovery.is_paused().outcome is Outcome.PROVEN
 
-    @pytest.mark.parametrize("by_one", [-1, 1])
+    @pytest.mark.parametrize("by_one", [-1, 1] if SWEEP else [1])
     def test_one_transaction_too_few_or_too_many_is_found(
         self, by_one: int, world: World, workspace: Workspace
     ) -> None:
@@ -440,25 +453,6 @@ class TestRecovered:
         ):
             pytest.fail("it was believed")
         assert "boundary.transaction xid" in found.value.why
-
-    def test_nobody_promotes_what_stands_elsewhere(self, world: World, workspace: Workspace) -> None:
-        planned = plan(world, workspace, f"xid {world.step(5).xid}")
-        other = plan(world, workspace, f"xid {world.step(6).xid}")
-        with recovered(world, workspace, planned) as recovery:
-            with pytest.raises(TargetRefused, match=r"boundary\.position"):
-                replace(recovery, plan=other).promote()
-            assert recovery.is_paused().outcome is Outcome.PROVEN
-
-    def test_a_server_that_archives_is_found(self, world: World, workspace: Workspace) -> None:
-        with recovered(world, workspace, plan(world, workspace, f"xid {world.step(5).xid}")) as recovery:
-            recovery.promote()
-            with postgres.session(recovery.server.dsn(), read_only=False) as session:
-                session.execute("ALTER SYSTEM SET archive_command = 'true'")
-                session.execute("ALTER SYSTEM SET archive_mode = 'on'")
-            recovery.server.stop()
-            recovery.server._launch()
-            assert [each.subject for each in recovery.is_apart().findings] == ["archive_command", "archive_mode"]
-            assert recovery.is_promoted().outcome is Outcome.FAILED
 
 
 class TestBaseCopy:
@@ -500,7 +494,7 @@ class TestBaseCopy:
         with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
             at = archive.getmember("global/pg_filenode.map").offset_data + 20
         changed = tar[:at] + bytes([tar[at] ^ 4]) + tar[at + 1 :]
-        with pytest.raises(DamagedArtefact, match="checksum mismatch for file.*pg_filenode"):
+        with pytest.raises(DamagedArtefact, match=r"checksum mismatch for file.*pg_filenode"):
             self.copy(world, workspace, self.laid(world, changed, "bad/wrong.tar"))
 
     def test_it_is_no_tar(self, world: World, workspace: Workspace) -> None:
@@ -554,18 +548,23 @@ class TestMishaps:
         proxy.faults = []
         assert plan(world, workspace, target, archive=archive, bases=bases) == expected
 
-    @pytest.mark.parametrize("nth", range(1, 24) if SWEEP else (1, 9, 13))
+    @pytest.mark.parametrize("nth", range(1, 24) if SWEEP else (1, 12))
     def test_s3_fails_from_a_request_on(self, nth: int, world: World, workspace: Workspace) -> None:
         planned = plan(world, workspace, f"xid {world.step(10).xid}")
         archive, _ = through_proxy(world)
         world.primary.store.proxy.requests.clear()
         world.primary.store.proxy.faults = [Fault(Kind.STATUS, nth=nth)]
-        try:
-            with recovered(world, workspace, planned, archive=archive) as recovery:
-                assert last_step(recovery) == 10  # all was there before it failed
+        with contextlib.ExitStack() as stack:
+            try:
+                recovery = stack.enter_context(recovered(world, workspace, planned, archive=archive))
+            except Unreachable as failed:
+                said = str(failed)
+            else:  # all was there before it failed
+                said = "500 InternalError"
+                assert nth > len(planned.segments)
+                assert last_step(recovery) == 10
                 assert recovery.stopped_where_planned().outcome is Outcome.PROVEN
-        except Unreachable as failed:
-            assert "500 InternalError" in str(failed)
+            assert "500 InternalError" in said
 
     @pytest.mark.parametrize("whole_group", [True, False])
     def test_it_is_killed_while_it_replays(self, *, whole_group: bool, world: World, workspace: Workspace) -> None:
@@ -580,9 +579,7 @@ class TestMishaps:
                 if log.exists() and "restored log file" in log.read_text():
                     pid = int(pid_file.read_text().split()[0])
                     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-                    startup = [
-                        each for each in children if b"startup" in Path(f"/proc/{each}/cmdline").read_bytes()
-                    ]
+                    startup = [each for each in children if b"startup" in Path(f"/proc/{each}/cmdline").read_bytes()]
                     os.kill(pid if whole_group else int(startup[0]), signal.SIGKILL)
                     return
 
@@ -600,12 +597,11 @@ class TestMishaps:
         assert "the end of its log" in found.value.why
 
     def test_nothing_moves(self, world: World, workspace: Workspace) -> None:
-        """Stopped, it neither ends nor goes on: that is bounded, too."""
         planned = plan(world, workspace, f"xid {world.step(11).xid}")
-        world.primary.store.proxy.faults = [Fault(Kind.HANG, path=rf"/{world.segment(7)}\b")]
+        world.primary.store.proxy.latency_seconds = 2.5
         with (
-            pytest.raises(RunbookError, match="no answer|nothing moved"),
-            recovered(world, workspace, planned, stalled_seconds=5),
+            pytest.raises(WaitTimedOut, match="nothing moved for"),
+            recovered(world, workspace, planned, stalled_seconds=0.4),
         ):
             pytest.fail("it came up")
 
@@ -630,11 +626,36 @@ def disk(request: pytest.FixtureRequest) -> Iterator[Path]:
         folder.rmdir()
 
 
-@pytest.mark.parametrize("disk", [20, 73, 76, 80], indirect=True)
-def test_the_disk_is_full(disk: Path, world: World, workspace: Workspace) -> None:
-    """At each of these sizes something else finds no room: the tar, the files, a server's start, the WAL."""
+@pytest.mark.parametrize("disk", [20], indirect=True)
+def test_there_is_no_room(disk: Path, world: World, workspace: Workspace) -> None:
     planned = plan(world, workspace, f"xid {world.step(11).xid}")
-    with Workspace.open(parent=disk) as small:
-        with pytest.raises(NoRoom, match="room for"), recovered(world, small, planned):
-            pytest.fail("it came up")
+    with (
+        Workspace.open(parent=disk) as small,
+        pytest.raises(NoRoom, match="bytes are needed"),
+        recovered(world, small, planned),
+    ):
+        pytest.fail("it came up")
     assert list(disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("disk", [90], indirect=True)
+@pytest.mark.parametrize("phase", ["fetch base backup", "replay"])
+def test_the_disk_becomes_full(disk: Path, phase: str, world: World, workspace: Workspace) -> None:
+    """Somebody else fills it: while there are files to be unpacked, and while there is WAL to be replayed."""
+    planned = plan(world, workspace, f"xid {world.step(11).xid}")
+    world.primary.store.proxy.latency_seconds = 0.2
+
+    def fill(progress: Progress) -> None:
+        filler = disk / "filler"
+        if progress.phase == phase and (progress.done == progress.total or phase == "replay") and not filler.exists():
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as into:
+                while into.write(bytes(1 << 16)):
+                    pass
+
+    with (
+        Workspace.open(parent=disk) as small,
+        pytest.raises(NoRoom, match="room for"),
+        recovered(world, small, planned, watch=fill),
+    ):
+        pytest.fail("it came up")
+    assert [each.name for each in disk.iterdir()] == ["filler"]
