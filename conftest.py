@@ -22,6 +22,7 @@ pytest_plugins = [
     "steps.backup",
     "steps.restore",
     "steps.table",
+    "steps.keeping",
     "steps.maintenance",
     "pytester",
 ]

@@ -32,6 +32,7 @@ from runbook_lib.reach.postgres import Session
 from runbook_lib.restore import foreign_keys, living_table
 from runbook_lib.restore.application import TakeApplicationOut
 from runbook_lib.restore.beside import restore_beside
+from runbook_lib.restore.expiry import DropKeptDatabase, DropMerge, Kept, drop
 from runbook_lib.restore.fence import FenceDatabase
 from runbook_lib.restore.full_restore import FullRestore, Place, PutBack
 from runbook_lib.restore.made_database import MakeDatabase
@@ -70,6 +71,8 @@ KINDS_OF_ACTS: Sequence[type[Undoable]] = (
     StageRows,
     MergeTable,
     TakeMergeBack,
+    DropKeptDatabase,
+    DropMerge,
 )
 """Every kind of act that a journal can speak of."""
 
@@ -252,6 +255,20 @@ class Environment:
                 remedy="there is nothing to put back; a full restore keeps what it replaces",
             )
         return found[0]
+
+    def kept(self, *, now: datetime | None = None) -> Kept:
+        """List what restores keep of the database.
+
+        :param now: the moment to judge by what is past its time; by default this one
+        """
+        with self.database() as session:
+            return Kept.of(session, self._database, now or self.now)
+
+    def drop_kept(self, found: Kept) -> None:
+        """Drop what is past its time, if this run may: nothing takes that back."""
+        acts = found.acts
+        with self.procedure("drop what was kept past its time", acts) as procedure:
+            drop(acts, procedure)
 
     def room_for_a_copy(self, backup: Backup) -> Check:
         """Look whether the database's disk has room for a copy of what is in a backup."""

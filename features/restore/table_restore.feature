@@ -12,6 +12,7 @@ Feature: Table-level restore
     Given last night's backup
     Then it is whole
     And it is of this database
+    And the time and room that training_clients takes are predicted
     When training_clients is restored from it to scratch
     Then it is what its manifest says
     When the rows that are missing are merged into the living table
@@ -19,6 +20,8 @@ Feature: Table-level restore
     And every foreign key holds
     And the table is still the same one
     And the audit chain of the database is unbroken
+    And the audit chain of the database leads on from the backup's
+    And the table took as long as predicted
 
   @changes
   Scenario: A merge is taken back

@@ -10,13 +10,15 @@ from __future__ import annotations
 import inspect
 import sys
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from pytest_bdd.parser import Feature, Scenario, Step
 from pytest_bdd.scenario import scenario_wrapper_template_registry
 
+from runbook_lib.evidence import history
 from runbook_lib.evidence.record import (
     Ending,
     Exhibit,
@@ -67,9 +69,19 @@ class Evidence:
     Nothing of it changes a verdict; a step that finds something wrong asserts by itself.
     """
 
-    def __init__(self, scenario: ScenarioRecord, listeners: Sequence[Listener] = ()) -> None:
+    def __init__(
+        self,
+        scenario: ScenarioRecord,
+        listeners: Sequence[Listener] = (),
+        earlier: Callable[[str], Sequence[Mapping[str, object]]] = lambda _: (),
+    ) -> None:
         self._scenario = scenario
         self._listeners = listeners
+        self._earlier = earlier
+
+    def earlier(self, measure: str) -> Sequence[Mapping[str, object]]:
+        """Return the numbers of earlier scenarios here that measured something of this name, the newest last."""
+        return self._earlier(measure)
 
     def table(self, title: str, rows: Sequence[Mapping[str, object]]) -> None:
         """Keep rows, each a mapping from column name to value."""
@@ -145,7 +157,9 @@ class Collector:
         scenario = request.node.stash.get(RECORD, None)
         if scenario is None:  # an ordinary test: taken, and told to nobody
             return Evidence(ScenarioRecord("", request.node.name, {}, "", 0, ()))
-        return Evidence(scenario, self._listeners)
+        environment = self._run.environment.get("environment", "")
+        folder = request.config.rootpath / request.config.getoption("reports")
+        return Evidence(scenario, self._listeners, partial(history.earlier, folder, environment))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Begin the record of every scenario that was selected, so that one whose turn never comes has one too."""

@@ -24,7 +24,7 @@ from runbook_lib.reach.postgres import Session
 from runbook_lib.restore.application import TakeApplicationOut
 from runbook_lib.restore.fence import FenceDatabase
 from runbook_lib.restore.made_database import MakeDatabase
-from runbook_lib.restore.swap import KeptDatabase, SwapDatabases, kept
+from runbook_lib.restore.swap import KEPT_AS, KeptDatabase, SwapDatabases, kept
 from runbook_lib.safety.act import Act
 from runbook_lib.waiting import wait_for
 
@@ -51,7 +51,7 @@ class Place:
     def swap_in(self, incoming: str, now: datetime) -> SwapDatabases:
         """Return the act that puts another database in the living one's place, which is kept under a dated name."""
         until = (now + self.keep_for).isoformat(timespec="seconds")
-        return SwapDatabases(self.database, incoming, f"{self.database}_old_{now:%Y%m%d_%H%M%S}", until)
+        return SwapDatabases(self.database, incoming, f"{self.database}{KEPT_AS}{now:%Y%m%d_%H%M%S}", until)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,11 @@ class RestoredDatabase:
         """What the time was spent on so far."""
         return self.stopwatch.phases
 
+    @property
+    def took_seconds(self) -> float:
+        """Seconds from the first byte fetched to the end of what was done with it last, such as comparing it."""
+        return max((phase.ended_seconds for phase in self.phases), default=0.0)
+
     def session(self) -> AbstractContextManager[Session]:
         """Open a session on it that PostgreSQL holds read-only."""
         return postgres.session(self.dsn, application_name="runbook/compare")
