@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -70,6 +71,8 @@ _SILENT = {
     "shared_preload_libraries": "",
     "ssl": "off",
 }
+_REPLAY = "replay"
+_COMMITTED, _FORGOTTEN = "committed", "forgotten"
 _DISK_FULL = re.compile(r".*(?:No space left on device|Check free disk space|Disk quota exceeded).*")
 _WHAT_FETCHES_SAYS: tuple[type[RunbookError], ...] = (DamagedArtefact, NoRoom, Denied, Unreachable)
 """The errors by which what fetches can have ended a recovery, the worst first; it says them in their own words."""
@@ -104,6 +107,11 @@ class RecoveredDatabase:
     stopwatch: Stopwatch
     """Times what is done with it."""
 
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What the time was spent on so far."""
+        return self.stopwatch.phases
+
     def session(self) -> AbstractContextManager[Session]:
         """Open a session on it that PostgreSQL holds read-only."""
         return postgres.session(self.dsn, application_name="runbook/compare")
@@ -134,6 +142,22 @@ class Recovery:
     def phases(self) -> tuple[Phase, ...]:
         """What the time was spent on so far."""
         return self.stopwatch.phases
+
+    @property
+    def recovered_seconds(self) -> float:
+        """Seconds from the first byte fetched until it paused at its target."""
+        return max(phase.ended_seconds for phase in self.phases if phase.name == _REPLAY)
+
+    @property
+    def room_bytes(self) -> int:
+        """How many bytes all its databases take."""
+        with self.session() as session:
+            return int(session.value("SELECT sum(pg_catalog.pg_database_size(oid)) FROM pg_catalog.pg_database"))
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether neither its server nor any of its files is there any more."""
+        return not self.server.is_running and not self.server.folder.exists()
 
     def session(self, database: str = "postgres") -> AbstractContextManager[Session]:
         """Open a session on one of its databases that PostgreSQL holds read-only."""
@@ -195,6 +219,13 @@ class Recovery:
             findings += _state_of(session, boundary.last_commit, should_be_there=True)
             findings += _state_of(session, boundary.next_commit, should_be_there=False)
         return Check("it stopped where it was to stop", self._where, str(boundary), tuple(findings))
+
+    def has_committed(self, session: Session, xid: int) -> bool:
+        """Return whether a transaction of the source had committed at the moment; True where it is long forgotten.
+
+        :param session: a session on this instance, while it is in recovery
+        """
+        return _status(session, xid) in (_COMMITTED, _FORGOTTEN)
 
     def is_apart(self) -> Check:
         """Say whether it archives nothing and listens to nobody, by what the server itself says."""
@@ -301,6 +332,23 @@ def recover(
     """
     stopwatch = stopwatch or Stopwatch()
     folder = workspace.folder("recovered")
+    try:
+        yield from _recovering(folder, plan, archive, workspace, tools, fetching, stopwatch, stalled_seconds, watch)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _recovering(
+    folder: Path,
+    plan: RecoveryPlan,
+    archive: WalArchive,
+    workspace: Workspace,
+    tools: PostgresTools,
+    fetching: Fetching,
+    stopwatch: Stopwatch,
+    stalled_seconds: float,
+    watch: Watcher,
+) -> Iterator[Recovery]:
     copy = unpack(
         plan.backup,
         archive.bucket,
@@ -322,7 +370,7 @@ def recover(
         options={"segment-bytes": str(plan.backup.segment_bytes), **fetching.options},
         env=fetching.env,
     ) as service:
-        with stopwatch.phase("replay"):
+        with stopwatch.phase(_REPLAY):
             server = _begin(plan, copy, service, tools, workspace)
             try:
                 replaying = _Replaying(plan, server, service, fetching.patience_seconds + stalled_seconds, watch)
@@ -433,7 +481,7 @@ class _Replaying:
         if seen != self._seen:
             self._seen, self._moved = seen, time.monotonic()
         done = max(replayed - start, 0)
-        self._watch(Progress("replay", done, max(self._plan.boundary.last_lsn - start, done), "bytes"))
+        self._watch(Progress(_REPLAY, done, max(self._plan.boundary.last_lsn - start, done), "bytes"))
         waited = time.monotonic() - self._moved
         if waited > self._stalled_seconds:
             raise WaitTimedOut(
@@ -478,23 +526,26 @@ def _state_of(session: Session, ending: WalEnding | None, *, should_be_there: bo
     """Ask the server for a transaction by its id."""
     if ending is None:
         return
-    following = int(session.value("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text"))
-    # The WAL has the lower half of its id alone; it is near the newest one that the server knows.
-    distance = (ending.xid - following + (1 << 31)) % (1 << 32) - (1 << 31)
-    state = None
-    if distance < 0:
-        state = session.value("SELECT pg_catalog.pg_xact_status(%s::pg_catalog.xid8)", str(following + distance))
-        if state is None:
-            says = f"the server does not know any more what became of {ending}"
-            yield Finding("boundary.transaction", f"xid {ending.xid}", says, Outcome.UNPROVEN, "look for its rows")
-            return
-    if (state == "committed") != should_be_there:
+    state = _status(session, ending.xid)
+    if state == _FORGOTTEN:
+        says = f"the server does not know any more what became of {ending}"
+        yield Finding("boundary.transaction", f"xid {ending.xid}", says, Outcome.UNPROVEN, "look for its rows")
+    elif (state == _COMMITTED) != should_be_there:
         expected = "should be there" if should_be_there else "should not be there"
-        yield Finding(
-            "boundary.transaction",
-            f"xid {ending.xid}",
-            f"{ending}, {expected}, and the server says {state or 'that it has not begun'}",
-        )
+        says = f"{ending}, {expected}, and the server says that it is {state}"
+        yield Finding("boundary.transaction", f"xid {ending.xid}", says)
+
+
+def _status(session: Session, xid: int) -> str:
+    """Return what a server knows of a transaction, told by the lower half of its id."""
+    following = int(session.value("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text"))
+    # The WAL, and every row, has the lower half alone; it is near the newest one that the server knows.
+    distance = (xid - following + (1 << 31)) % (1 << 32) - (1 << 31)
+    if distance >= 0:
+        return "not begun"
+    return (
+        session.value("SELECT pg_catalog.pg_xact_status(%s::pg_catalog.xid8)", str(following + distance)) or _FORGOTTEN
+    )
 
 
 def _no_room(plan: RecoveryPlan, where: str, why: str) -> NoRoom:

@@ -10,13 +10,14 @@ compared with that: two witnesses, of whom neither has asked the other.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from runbook_lib.errors import DamagedArtefact, NotRecoverable
 from runbook_lib.reach import binaries
 from runbook_lib.reach.workspace import Workspace
+from runbook_lib.restore.prediction import Work
 from runbook_lib.restore.recovery_target import RecoveryTarget, TargetKind, time_text
 from runbook_lib.restore.timeline_path import TimelinePath
 from runbook_lib.restore.wal_endings import WalEnding, WalEndings
@@ -28,18 +29,6 @@ _CLOCKS_DIFFER = timedelta(minutes=15)
 """By how much S3's clock may differ from the server's, where a segment's age says that it needs no reading."""
 _LOOK_AHEAD_SEGMENTS = 16
 """How far beyond the end it is looked for a transaction that must not be there."""
-
-
-@dataclass(frozen=True)
-class Rates:
-    """How fast this machine does what a recovery consists of."""
-
-    fetch_bytes_per_second: float
-    """From the bucket to the disk."""
-    unpack_bytes_per_second: float
-    """From the tar to files that are compared with their manifest."""
-    replay_bytes_per_second: float
-    """WAL, from the archive to a recovered server."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +75,6 @@ class RecoveryPlan:
     """Where it stops."""
     next_timeline: int
     """The timeline that a promotion begins."""
-    predicted_seconds: float | None
-    """How long it takes; None where no rates were given."""
 
     @property
     def timeline(self) -> int:
@@ -105,16 +92,25 @@ class RecoveryPlan:
         return self.backup.tar_bytes + self.wal_bytes
 
     @property
+    def work(self) -> Work:
+        """What has to be done, for the prediction of how long it takes."""
+        return Work.of_point_in_time(
+            f"{self.backup.key} to {self.target}",
+            base_backup_bytes=self.backup.tar_bytes,
+            wal_bytes=self.wal_bytes,
+            room_bytes=self.backup.data_bytes,
+        )
+
+    @property
     def disk_bytes(self) -> int:
         """How much room it needs: the tar and the files at the same time, and the WAL that is kept of it."""
         return self.backup.tar_bytes + self.backup.data_bytes + self.wal_bytes
 
     def __str__(self) -> str:
         """Return it in words, for a report."""
-        predicted = f", about {self.predicted_seconds:.0f} s" if self.predicted_seconds is not None else ""
         return (
             f"to {self.target} on timeline {self.timeline}, from {self.backup} and {len(self.segments)} segments"
-            f" ({self.fetch_bytes:,} bytes to fetch{predicted}): {self.boundary}"
+            f" ({self.fetch_bytes:,} bytes to fetch): {self.boundary}"
         )
 
 
@@ -127,14 +123,12 @@ def plan_recovery(
     now: datetime,
     timeline: int | None = None,
     tools_directory: Path | None = None,
-    rates: Rates | None = None,
 ) -> RecoveryPlan:
     """Say what recovering to a moment consists of, before anything is restored.
 
     :param target: None for the newest moment that can be recovered: the last transaction that is archived
     :param workspace: where WAL lies while it is read
     :param timeline: the timeline to follow; by default the newest
-    :param rates: what the prediction is made from; without them there is none
 
     Raise `NotRecoverable`, with the nearest moments that can be, where nothing leads there; `DamagedArtefact` where
     WAL is missing or damaged on the way.
@@ -174,7 +168,7 @@ def plan_recovery(
             remedy=f"take a base backup on timeline {path.timeline}, or name the timeline that one of these is of",
         )
     endings = WalEndings(archive, path, binaries.find(newest.major, directory=tools_directory), workspace)
-    return _Planning(archive, path, usable, endings).plan(target, rates)
+    return _Planning(archive, path, usable, endings).plan(target)
 
 
 class _Planning:
@@ -191,23 +185,15 @@ class _Planning:
         self._listing: Listing = archive.listing()
         self._size = archive.segment_bytes
 
-    def plan(self, target: RecoveryTarget | None, rates: Rates | None) -> RecoveryPlan:
+    def plan(self, target: RecoveryTarget | None) -> RecoveryPlan:
         if target is None:
             target = self._newest()
         backup, stop, after = self._stop(target)
         notes_its_time = target.kind is not TargetKind.LSN
         boundary = self._boundary(backup, stop, after=after, notes_its_time=notes_its_time)
         first, until = backup.first_segment.number, (stop[0] + stop[2] - 1) // self._size
-        predicted = None
         segments = tuple(self._path.segment(number) for number in range(first, until + 1))
-        plan = RecoveryPlan(target, self._path, backup, segments, boundary, self._next_timeline(), None)
-        if rates is not None:
-            predicted = (
-                backup.tar_bytes / rates.fetch_bytes_per_second
-                + backup.data_bytes / rates.unpack_bytes_per_second
-                + plan.wal_bytes / rates.replay_bytes_per_second
-            )
-        return replace(plan, predicted_seconds=predicted)
+        return RecoveryPlan(target, self._path, backup, segments, boundary, self._next_timeline())
 
     def _newest(self) -> RecoveryTarget:
         backup = self._backups[0]

@@ -39,7 +39,7 @@ from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore import base_copy
 from runbook_lib.restore.point_in_time import Recovery
-from runbook_lib.restore.recovery_plan import Rates, RecoveryPlan, plan_recovery
+from runbook_lib.restore.recovery_plan import RecoveryPlan
 from runbook_lib.restore.recovery_target import RecoveryTarget, TargetKind, time_text
 from runbook_lib.restore.timeline_path import TimelinePath
 from runbook_lib.wal.base_backup import BaseBackup, BaseBackups
@@ -189,19 +189,11 @@ class TestPlan:
             assert xid_of(planned) == (world.step(2).xid, world.step(3).xid)
 
     def test_what_it_costs(self, world: World, workspace: Workspace) -> None:
-        planned = plan_recovery(
-            RecoveryTarget.parse(f"xid {world.step(6).xid}"),
-            archive=world.archive,
-            base_backups=world.bases,
-            workspace=workspace,
-            now=world.too_late,
-            rates=Rates(1e6, 2e6, 4e6),
-        )
+        planned = plan(world, workspace, f"xid {world.step(6).xid}")
         assert planned.wal_bytes == len(planned.segments) * SEGMENT_BYTES
         assert planned.fetch_bytes == world.late.tar_bytes + planned.wal_bytes
-        assert planned.predicted_seconds == pytest.approx(
-            world.late.tar_bytes / 1e6 + world.late.data_bytes / 2e6 + planned.wal_bytes / 4e6
-        )
+        assert planned.work.parts == {"base_backup": world.late.tar_bytes, "wal": planned.wal_bytes}
+        assert planned.disk_bytes == planned.fetch_bytes + world.late.data_bytes
         assert all(world.archive.bucket.objects(world.archive.key(each.name)) for each in planned.segments), (
             "what it names is there"
         )
