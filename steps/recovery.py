@@ -40,7 +40,7 @@ def a_moment_that_can_be_recovered(
     return plan
 
 
-@then("the time and room that its recovery takes are predicted", target_fixture="predicted")
+@then("what its recovery takes is predicted", target_fixture="predicted")
 def time_and_room_of_a_recovery_are_predicted(plan: RecoveryPlan, evidence: Evidence) -> Prediction:
     return predicted_of(plan.work, evidence)
 
@@ -101,7 +101,7 @@ def the_recovery_took_as_long_as_predicted(predicted: Prediction, recovery: Reco
     prove_prediction(predicted, recovery.recovered_seconds, recovery.room_bytes, evidence)
 
 
-@then("the recovered instance is gone afterwards")
+@then("nothing is left of the recovered instance")
 def it_is_gone(recovery: Recovery, recovering: ExitStack) -> None:
     recovering.close()
     assert recovery.is_gone

@@ -14,7 +14,7 @@ Feature: Point-in-time recovery
   @quarterly @scratch
   Scenario: The database is recovered to just before a mistake
     Given a moment that can be recovered
-    Then the time and room that its recovery takes are predicted
+    Then what its recovery takes is predicted
     When the cluster is recovered to it
     Then it pauses exactly there
     And it archives nothing and listens to nobody
@@ -25,4 +25,4 @@ Feature: Point-in-time recovery
     And it archives nothing and listens to nobody
     And the recovered heap and indexes are sound
     And the recovery took as long as predicted
-    And the recovered instance is gone afterwards
+    And nothing is left of the recovered instance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from tests.wal.place import MAJOR, SEGMENT_BYTES, Primary, await_archived
 
 PREFIX, BASE_PREFIX = "moments/", "moments-base/"
 PERMIT = Permit("a test's own archive", granted=True, reason="the test made it")
+CUT = "cut"
+"""The database whose audit log is cut."""
+_LOG = "(sequence bigint PRIMARY KEY, record_hash text NOT NULL)"
 STEPS = 12
 """How many transactions there are whose moments are known."""
 LATE_BASE_AT = 4
@@ -76,10 +80,12 @@ class World:
 def world(store: place.Store) -> Iterator[World]:
     with place.primary(store, steps=5, prefix=PREFIX, name="moments") as primary:
         bases = BaseBackups(store.bucket(), BASE_PREFIX)
+        _cut_log(primary)
         early = _base(primary, bases)
         steps: list[Step] = []
         with postgres.session(primary.server.dsn(), read_only=False) as session:
             session.execute("CREATE TABLE public.steps (number int PRIMARY KEY)")
+            session.execute(f"CREATE TABLE public.audit_logs {_LOG}")
             late = early
             for number in range(1, STEPS + 1):
                 steps.append(_step(session, number))
@@ -98,6 +104,21 @@ def world(store: place.Store) -> Iterator[World]:
         yield World(primary, bases, early, late, tuple(steps), too_late)
 
 
+def hash_of(number: int) -> str:
+    """Return the hash of a row of the audit log."""
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def _cut_log(primary: Primary) -> None:
+    """Make a database beside the one with the steps, whose audit log has the first three rows alone."""
+    with postgres.session(primary.server.dsn(), read_only=False) as session:
+        session.execute(f"CREATE DATABASE {CUT}")
+    with postgres.session(primary.server.dsn(CUT), read_only=False) as session:
+        session.execute(f"CREATE TABLE public.audit_logs {_LOG}")
+        for number in (1, 2, 3):
+            session.execute("INSERT INTO public.audit_logs VALUES (%s, %s)", number, hash_of(number))
+
+
 def _base(primary: Primary, bases: BaseBackups) -> BaseBackup:
     tools = binaries.find(MAJOR)
     return base_backup_taking.take(
@@ -110,6 +131,7 @@ def _step(session: postgres.Session, number: int) -> Step:
     before = session.row(now)
     with session.transaction():
         session.execute("INSERT INTO public.steps VALUES (%s)", number)
+        session.execute("INSERT INTO public.audit_logs VALUES (%s, %s)", number, hash_of(number))
         xid = session.value("SELECT pg_current_xact_id()::text::bigint")
     session.execute("SELECT pg_sleep(0.002)")
     after = session.row(now)

@@ -33,12 +33,13 @@ from runbook_lib.errors import (
     Unreachable,
     WaitTimedOut,
 )
-from runbook_lib.outcome import Outcome
+from runbook_lib.outcome import Check, Outcome
 from runbook_lib.phases import Progress, Stopwatch
 from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore import base_copy
 from runbook_lib.restore.point_in_time import Recovery
+from runbook_lib.restore.recovered_audit import ends_at_the_moment
 from runbook_lib.restore.recovery_plan import RecoveryPlan
 from runbook_lib.restore.recovery_target import RecoveryTarget, TargetKind, time_text
 from runbook_lib.restore.timeline_path import TimelinePath
@@ -382,6 +383,10 @@ def must_be_found_out_where_it_archives(recovery: Recovery) -> None:
     assert [each.check for each in recovery.is_promoted().findings] == ["recovery.promoted"] * 2
 
 
+class _TakenBack(Exception):
+    """What was planted in the living database is rolled back."""
+
+
 class TestRecovered:
     def test_to_a_transaction_and_promoted(self, world: World, workspace: Workspace) -> None:
         planned = plan(world, workspace, f"xid {world.step(6).xid}")
@@ -417,6 +422,34 @@ class TestRecovered:
             assert recovery.database("postgres").server_version.startswith(str(MAJOR))
             assert world.archive.timelines() == [1], "it archived nothing"
             must_be_found_out_where_it_archives(recovery)
+
+    def test_the_audit_log_ends_at_the_moment(self, world: World, workspace: Workspace) -> None:
+        planned = plan(world, workspace, f"just before xid {world.step(7).xid}")
+        living_dsn = world.primary.server.dsn()
+        with (
+            recovered(world, workspace, planned) as recovery,
+            postgres.session(living_dsn, read_only=False) as living,
+        ):
+
+            def check(database: str = "postgres", *, exists: bool = True) -> Check:
+                return ends_at_the_moment(recovery, recovery.database(database), living, exists=exists)
+
+            assert check().outcome is Outcome.PROVEN, check().explain()
+            assert "sequence 6" in check().looked_at
+            # One that was cut is a chain, too, and leads on in the living one.
+            assert [each.says.rpartition(", and ")[2] for each in check(recovering.CUT).findings] == [
+                "sequence 4 was written before the moment"
+            ]
+            with contextlib.suppress(_TakenBack), living.transaction():
+                living.execute(
+                    "UPDATE public.audit_logs SET record_hash = %s WHERE sequence = 6", recovering.hash_of(0)
+                )
+                assert check().outcome is Outcome.FAILED
+                raise _TakenBack
+            assert check().outcome is Outcome.PROVEN
+            assert check(exists=False).outcome is Outcome.UNPROVEN
+            recovery.promote()
+            assert check().outcome is Outcome.UNPROVEN  # it has transactions of its own
 
     @pytest.mark.parametrize(
         ("kind", "number"),
