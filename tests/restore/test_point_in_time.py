@@ -460,6 +460,37 @@ class TestRecovered:
             assert last_step(recovery) == number
             assert recovery.stopped_where_planned().outcome is Outcome.PROVEN
 
+    def test_along_a_timeline_that_a_promotion_began(self, world: World, workspace: Workspace) -> None:
+        """A real one: what a promoted instance wrote is archived, and recovered from the old base backup."""
+        archived: list[str] = []
+        with recovered(world, workspace, plan(world, workspace, f"xid {world.step(6).xid}")) as recovery:
+            recovery.promote()
+            with postgres.session(recovery.server.dsn(), read_only=False) as session:
+                session.execute("INSERT INTO public.steps VALUES (7)")
+                xid = session.value("SELECT xmin::text::bigint FROM public.steps WHERE number = 7")
+                last = session.value("SELECT pg_walfile_name(pg_switch_wal())")
+            pg_wal = recovery.server.data_directory / "pg_wal"
+            for each in sorted(pg_wal.glob("00000002*")):
+                if each.suffix == ".history" or each.name <= last:
+                    archived.append(world.archive.put(each, each.name).object.key)
+        try:
+            with Workspace.open() as other:
+                planned = plan(world, other, f"xid {xid}")
+                assert (planned.timeline, planned.next_timeline, planned.backup) == (2, 3, world.late)
+                with recovered(world, other, planned) as again:
+                    assert last_step(again) == 7
+                    with again.session() as session:
+                        assert session.value("SELECT xmin::text::bigint FROM public.steps WHERE number = 7") == xid
+                    again.promote()
+                    assert again.is_promoted().outcome is Outcome.PROVEN
+            with Workspace.open() as other:  # and the old one goes on being what it was
+                planned = plan(world, other, f"xid {world.step(8).xid}", timeline=1)
+                with recovered(world, other, planned) as again:
+                    assert last_step(again) == 8
+        finally:
+            for key in archived:
+                world.archive.bucket.remove(key)
+
     def test_to_the_newest(self, world: World, workspace: Workspace) -> None:
         with recovered(world, workspace, plan(world, workspace, None)) as recovery:
             assert last_step(recovery) == STEPS
