@@ -38,7 +38,10 @@ from runbook_lib.restore.full_restore import FullRestore, Place, PutBack
 from runbook_lib.restore.made_database import MakeDatabase
 from runbook_lib.restore.maintenance_mode import MaintenanceMode
 from runbook_lib.restore.merge import MergeTable, TakeMergeBack
-from runbook_lib.restore.restored import RestoredDatabase
+from runbook_lib.restore.point_in_time import Fetching, RecoveredDatabase, RecoveredTable, Recovery, recover
+from runbook_lib.restore.recovery_plan import RecoveryPlan, plan_recovery
+from runbook_lib.restore.recovery_target import RecoveryTarget
+from runbook_lib.restore.restored import HeldTable, RestoredDatabase
 from runbook_lib.restore.review import Review, review
 from runbook_lib.restore.room import room_for_a_copy
 from runbook_lib.restore.scratch import Scratch, into_scratch
@@ -335,9 +338,56 @@ class Environment:
         """Restore one table, with everything that belongs to it, into a database of ours."""
         return held.into_scratch(name, archive=self.archive, scratch=place, watch=watch)
 
-    def review(self, restored: RestoredTable, *, common_columns: bool = False) -> Review:
-        """Compare a living table, row by row, with what was restored of it."""
-        return review(restored.database, self.systems, restored.held.table, common_columns=common_columns)
+    def recovery_plan(self, moment: str, place: Scratch, *, timeline: int | None = None) -> RecoveryPlan:
+        """Say what recovering the cluster to a moment consists of here.
+
+        :param moment: as `RecoveryTarget.parse` reads it; where it is empty, just before the last transaction that is
+            archived, which is the newest moment that both sides can be seen of
+        :param timeline: the timeline to follow; by default the newest
+        """
+
+        def to(target: RecoveryTarget | None) -> RecoveryPlan:
+            return plan_recovery(
+                target,
+                archive=self.wal_archive,
+                base_backups=self.base_backups,
+                workspace=place.workspace,
+                now=self.now,
+                timeline=timeline,
+                tools_directory=self.tools_directory,
+            )
+
+        if moment.strip():
+            return to(RecoveryTarget.parse(moment))
+        newest = to(None)
+        last = newest.boundary.last_commit
+        return newest if last is None else to(RecoveryTarget.transaction(last.xid, inclusive=False))
+
+    def recover_to(
+        self, plan: RecoveryPlan, place: Scratch, *, watch: Watcher = nobody
+    ) -> AbstractContextManager[Recovery]:
+        """Recover the cluster as it is planned into an instance of our own, which is gone at the block's end."""
+        backups, patience = self.settings.backups, self.settings.archiving.patience_seconds
+        return recover(
+            plan,
+            archive=self.wal_archive,
+            workspace=place.workspace,
+            tools=place.tools(plan.backup.major),
+            fetching=Fetching(backups.endpoint_url or None, backups.region or None, patience_seconds=patience),
+            watch=watch,
+        )
+
+    def recovered_database(self, recovery: Recovery) -> RecoveredDatabase:
+        """Return this database as it was then."""
+        return recovery.database(self._database)
+
+    def recovered_table(self, recovery: Recovery, table: str) -> RecoveredTable:
+        """Return a table of this database as it was then; without a schema, public is meant."""
+        return RecoveredTable(self.recovered_database(recovery), table if "." in table else f"public.{table}")
+
+    def review(self, restored: HeldTable, *, common_columns: bool = False) -> Review:
+        """Compare a living table, row by row, with what was restored or recovered of it."""
+        return review(restored.database, self.systems, restored.table, common_columns=common_columns)
 
     def table_merge(self, found: Review, *, changed_too: bool = False) -> TableMerge:
         """Return what merging rows into the living table consists of here.
@@ -352,7 +402,7 @@ class Environment:
             lock_timeout_seconds=self.settings.database.lock_timeout_seconds,
         )
 
-    def merge(self, found: Review, restored: RestoredTable, *, changed_too: bool = False) -> DoneMerge:
+    def merge(self, found: Review, restored: HeldTable, *, changed_too: bool = False) -> DoneMerge:
         """Merge rows into the living table, if this run may, and keep what it needs to be taken back."""
         acts = self.table_merge(found, changed_too=changed_too)
         with self.procedure(f"merge rows of a backup into {found.table}", acts.acts) as procedure:

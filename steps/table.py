@@ -11,6 +11,7 @@ from runbook_lib.evidence.collector import Evidence
 from runbook_lib.restore import scratch
 from runbook_lib.restore.merge import TakeMergeBack
 from runbook_lib.restore.prediction import Prediction, Work, room_of
+from runbook_lib.restore.restored import HeldTable
 from runbook_lib.restore.staging import Mark
 from runbook_lib.restore.table import DoneMerge, is_as_it_was
 from runbook_lib.restore.table_backup import RestoredTable
@@ -41,7 +42,7 @@ def it_is_what_its_manifest_says(restored_table: RestoredTable, environment: Env
 
 
 @when("the rows that are missing are merged into the living table", target_fixture="done")
-def missing_rows_are_merged(restored_table: RestoredTable, environment: Environment, evidence: Evidence) -> DoneMerge:
+def missing_rows_are_merged(restored_table: HeldTable, environment: Environment, evidence: Evidence) -> DoneMerge:
     found = environment.review(restored_table)
     evidence.text("the living table beside the backup", str(found))
     done = environment.merge(found, restored_table)
@@ -50,7 +51,7 @@ def missing_rows_are_merged(restored_table: RestoredTable, environment: Environm
 
 
 @then("no row of the backup is missing")
-def no_row_is_missing(restored_table: RestoredTable, environment: Environment, evidence: Evidence) -> None:
+def no_row_is_missing(restored_table: HeldTable, environment: Environment, evidence: Evidence) -> None:
     prove(environment.review(restored_table).nothing_is_missing, evidence)
     evidence.phases("restoring the table", restored_table.database.phases)
 
