@@ -111,12 +111,19 @@ class Primary:
 
 
 @contextmanager
-def primary(store: Store, *, steps: int = 40, prefix: str = "wal/", name: str = "primary") -> Iterator[Primary]:
+def primary(
+    store: Store,
+    *,
+    steps: int = 40,
+    prefix: str = "wal/",
+    name: str = "primary",
+    settings: Mapping[str, str] = ARCHIVING,
+) -> Iterator[Primary]:
     """Start a primary, and have it write and archive more than a segment a step, with two base backups on the way."""
     workspace = store.workspace
     tools = binaries.find(MAJOR)
     initdb = ["--wal-segsize=1"]
-    server = PostgresServer.start(workspace, tools, name=name, settings=ARCHIVING, initdb_args=initdb)
+    server = PostgresServer.start(workspace, tools, name=name, settings=settings, initdb_args=initdb)
     with postgres.session(server.dsn(), read_only=False) as session:
         identifier = session.server().system_identifier
         service = WalService.start(
