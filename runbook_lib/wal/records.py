@@ -56,7 +56,8 @@ _OTHERS = re.compile(
     rb"PREPARE|LOCK|RUNNING_XACTS|CREATE|RESTORE_POINT)\b ?(.*)$"
 )
 _LSN = re.compile(rb", lsn: ([0-9A-F/]+), prev ")
-_FILE = re.compile(r"(?:base/(\d+)|global|pg_tblspc/(\d+)/[^/]+/(\d+))/(\d+)")
+_FILE = re.compile(r"(?:base/(\d+)|global|pg_tblspc/(\d+)/[^/]+/(\d+))/(\d+)(?:_init)?")
+"""Of an unlogged relation nothing is told but its ``_init`` file."""
 _LOCKED = re.compile(r"xid (\d+) db (\d+) rel (\d+)")
 _DEFAULT_TABLESPACE, _GLOBAL_TABLESPACE = 1663, 1664
 
@@ -84,7 +85,7 @@ class RelationFile:
 
     @classmethod
     def of_path(cls, path: str) -> RelationFile | None:
-        """Read a path as PostgreSQL writes it: ``base/5/16384``. None where it is not of a main fork."""
+        """Read a path as PostgreSQL writes it: ``base/5/16384``. None where it is of a map beside the rows."""
         found = _FILE.fullmatch(path)
         if found is None:
             return None
@@ -377,8 +378,8 @@ class WalReader:
 
     def _run(self, path: WalPath, start_lsn: int, end_lsn: int, about: Sequence[str], stop: Event) -> Told:
         size = self.archive.segment_bytes
-        # A record that begins before the end may go on in the next segment.
-        reached = min(path.end_lsn, end_lsn + size)
+        # A record that begins before the end may go on in the next segment. Where that is missing nobody can replay it.
+        reached = min(path.end_lsn, end_lsn + size) if end_lsn // size in path.segments else end_lsn
         with tempfile.TemporaryDirectory(prefix="run-", dir=self._folder) as made:
             folder = Path(made)
             for number in range(start_lsn // size, (reached - 1) // size + 1):
