@@ -20,6 +20,7 @@ pytest_plugins = [
     "runbook_lib.evidence.plugin",
     "steps.proof",
     "steps.backup",
+    "steps.wal",
     "steps.restore",
     "steps.table",
     "steps.maintenance",

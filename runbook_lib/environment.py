@@ -55,11 +55,14 @@ from runbook_lib.safety.recovery import TakenBack
 from runbook_lib.safety.systems import Systems
 from runbook_lib.safety.windows import why_closed
 from runbook_lib.settings import KubernetesCluster, Settings
+from runbook_lib.wal import base_backup_taking, window
 from runbook_lib.wal.archive import WalArchive
 from runbook_lib.wal.base_backup import BaseBackups
+from runbook_lib.wal.base_backup_taking import AddBaseBackup, TakenBaseBackup
 
 KINDS_OF_ACTS: Sequence[type[Undoable]] = (
     AddBackup,
+    AddBaseBackup,
     TakeApplicationOut,
     FenceDatabase,
     MakeDatabase,
@@ -160,14 +163,25 @@ class Environment:
 
     @property
     def wal_archive(self) -> WalArchive:
-        """Where the cluster's WAL is."""
+        """Where the cluster's WAL is. Raise `Unproven` where the profile says that it is not in the bucket."""
         archiving, identifier = self.settings.archiving, self.settings.database.system_identifier
+        if not archiving.wal_prefix:
+            raise _kept_elsewhere("the WAL archive", "wal_prefix")
         return WalArchive(self.archive.bucket, archiving.wal_prefix, system_identifier=identifier or None)
 
     @property
     def base_backups(self) -> BaseBackups:
-        """Where its base backups are."""
+        """Where its base backups are. Raise `Unproven` where the profile says that they are not in the bucket."""
+        if not self.settings.archiving.base_prefix:
+            raise _kept_elsewhere("the base backups", "base_prefix")
         return BaseBackups(self.archive.bucket, self.settings.archiving.base_prefix)
+
+    def wal_is_continuous(self) -> Check:
+        """Look whether the archive has all WAL of the retention window that a recovery can begin in."""
+        backups, archive = self.base_backups.listing(), self.wal_archive
+        retained_since = self.now - timedelta(days=self.settings.backups.retention_days)
+        with self.database() as session:
+            return window.wal_is_continuous(session, archive, backups, retained_since=retained_since)
 
     @property
     def now(self) -> datetime:
@@ -380,6 +394,18 @@ class Environment:
             watch=watch,
         )
 
+    def take_base_backup(self, *, watch: Watcher = nobody) -> TakenBaseBackup:
+        """Take a base backup of the cluster, if this run may, to recover from it to any moment after it."""
+        major = self.identity().major
+        return base_backup_taking.take(
+            self.settings.database.dsn,
+            self.base_backups,
+            permit=self.permit,
+            archive=self.wal_archive,
+            tools=binaries.find(major, directory=self.tools_directory),
+            watch=watch,
+        )
+
     def restore_into_scratch(
         self, backup: Backup, name: str, place: Scratch, *, watch: Watcher = nobody
     ) -> RestoredDatabase:
@@ -424,6 +450,15 @@ class Environment:
         if not self.permit.granted:
             return "none"
         return f"granted: {self.permit.reason}"
+
+
+def _kept_elsewhere(what: str, key: str) -> Unproven:
+    return Unproven(
+        what,
+        where="the profile",
+        why=f"it says that they are not in the bucket of the backups: {key} is empty",
+        remedy=f"archive into that bucket by runbook_lib.wal.service, and name the place under [archiving], {key}",
+    )
 
 
 def _permit(settings: Settings, asked: Asked, systems: Systems) -> Permit:

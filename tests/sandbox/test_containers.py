@@ -209,8 +209,8 @@ class TestServer:
         self, client: docker.DockerClient, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = traces(client)
-        wrong = {**primary("/nowhere"), "no_such_setting": "on"}
-        monkeypatch.setattr("runbook_lib.sandbox.containers.primary", lambda archive: wrong)
+        wrong = {**primary(), "no_such_setting": "on"}
+        monkeypatch.setattr("runbook_lib.sandbox.containers.primary", lambda: wrong)
         with (
             Workspace.open() as workspace,
             pytest.raises(ToolFailed, match='unrecognized configuration parameter "no_such_setting"') as told,
