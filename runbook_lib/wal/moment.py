@@ -261,6 +261,27 @@ class Moment:
             self.findings,
         )
 
+    @property
+    def all_are_named(self) -> Check:
+        """Whether every transaction that removed rows is named, with all its rows."""
+        findings = [
+            Finding(
+                "moment.rows",
+                f"transaction {each.commit.xid}",
+                "it began before the WAL that was read: it removed more rows than were counted, or as many",
+                Outcome.UNPROVEN,
+                "ask for a longer window",
+            )
+            for each in self.losses
+            if not each.is_complete
+        ]
+        return Check(
+            f"each transaction that removed rows of {self.table} is named",
+            self.where,
+            f"{self.transactions} transactions that removed rows, of {self.commits} in the window",
+            (*self.findings, *findings),
+        )
+
     def explain(self) -> str:
         """Return all of it as a text for a report."""
         until = self.until.isoformat() if self.until else "the end of the archive"
@@ -280,13 +301,20 @@ class Moment:
 
 
 def find_the_moment(
-    reader: WalReader, table: Table, since: datetime, until: datetime | None = None, *, timeline: int | None = None
+    reader: WalReader,
+    table: Table,
+    since: datetime,
+    until: datetime | None = None,
+    *,
+    timeline: int | None = None,
+    known_lsn: int | None = None,
 ) -> Moment:
     """Read the WAL of a window and name the transactions that removed rows of a table.
 
     :param since: the beginning of the window, with a time zone
     :param until: its end; by default as far as there is WAL
     :param timeline: along which; by default the newest
+    :param known_lsn: the position of the WAL at the beginning of the window, where it is known
 
     The WAL is read further, to the end of the archive: that is what a recovery would give up. Raise `Unproven` where a
     segment of the window is missing, `DamagedArtefact` where one is not what it should be.
@@ -297,7 +325,7 @@ def find_the_moment(
     if not numbers:
         raise NotFound("archived WAL", where=reader.archive.where, why="there is none", remedy="archive WAL")
     window = [number for number in numbers if path.archived_at[number] >= since]
-    begins = window[0] if window else numbers[-1]
+    begins = known_lsn // size if known_lsn is not None else window[0] if window else numbers[-1]
     start_lsn, running = _lead_in(reader, path, begins * size)
     findings: list[Finding] = []
     end_lsn = path.end_lsn
@@ -308,7 +336,8 @@ def find_the_moment(
     search = _Search(table, since, until, running)
     for told in reader.read(path, start_lsn, end_lsn):
         search.take_in(told)
-    if start_lsn // size == numbers[0] and numbers[0] > 1 and (search.first_at is None or search.first_at > since):
+    is_covered = known_lsn is not None or numbers[0] == 1 or (search.first_at is not None and search.first_at <= since)
+    if start_lsn // size == numbers[0] and not is_covered:
         says = f"the archive begins later than the window: its first commit is of {search.first_at}"
         remedy = "ask for a window that the archive covers, or look in pg_wal of a server"
         findings.append(Finding("moment.window", table.name, says, Outcome.UNPROVEN, remedy))
