@@ -189,24 +189,21 @@ class Environment:
     def find_the_moment(self, table: str, since: datetime, until: datetime | None = None) -> Moment:
         """Name the transactions that removed rows of a table, from the archived WAL.
 
-        :param since: the beginning of the window; where the oldest base backup is later, that, for there is no recovery
-            to anything before it
+        :param since: the beginning of the window; it may lie before the oldest base backup, and so before any moment
+            that can be recovered
         :param until: its end; by default the end of the archive
 
         Raise `Unproven`, or an error below it, where there is a hole in the window.
         """
         bases = self.base_backups.listing().backups
-        oldest = min(bases, key=lambda each: each.stop_lsn, default=None)
-        known_lsn = None
-        if oldest is not None and oldest.stopped_at > since:
-            since, known_lsn = oldest.stopped_at, oldest.stop_lsn
         with self.database() as session:
             named, major = Table.living(session, table), session.server().major
         parent = self.settings.restore.folder
         with Workspace.open(parent=Path(parent) if parent else None) as workspace:
             tools = binaries.find(major, directory=self.tools_directory)
             reader = WalReader(self.wal_archive, tools, workspace.folder("segments"))
-            return find_the_moment(reader, named, since, until, known_lsn=known_lsn)
+            recoverable_lsn = min((each.start_lsn for each in bases), default=None)
+            return find_the_moment(reader, named, since, until, recoverable_lsn=recoverable_lsn)
 
     @property
     def now(self) -> datetime:

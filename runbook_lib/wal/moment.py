@@ -307,14 +307,14 @@ def find_the_moment(
     until: datetime | None = None,
     *,
     timeline: int | None = None,
-    known_lsn: int | None = None,
+    recoverable_lsn: int | None = None,
 ) -> Moment:
     """Read the WAL of a window and name the transactions that removed rows of a table.
 
     :param since: the beginning of the window, with a time zone
     :param until: its end; by default as far as there is WAL
     :param timeline: along which; by default the newest
-    :param known_lsn: the position of the WAL at the beginning of the window, where it is known
+    :param recoverable_lsn: where the oldest base backup begins: an archive that begins there begins early enough
 
     The WAL is read further, to the end of the archive: that is what a recovery would give up. Raise `Unproven` where a
     segment of the window is missing, `DamagedArtefact` where one is not what it should be.
@@ -325,7 +325,7 @@ def find_the_moment(
     if not numbers:
         raise NotFound("archived WAL", where=reader.archive.where, why="there is none", remedy="archive WAL")
     window = [number for number in numbers if path.archived_at[number] >= since]
-    begins = known_lsn // size if known_lsn is not None else window[0] if window else numbers[-1]
+    begins = window[0] if window else numbers[-1]
     start_lsn, running = _lead_in(reader, path, begins * size)
     findings: list[Finding] = []
     end_lsn = path.end_lsn
@@ -336,13 +336,18 @@ def find_the_moment(
     search = _Search(table, since, until, running)
     for told in reader.read(path, start_lsn, end_lsn):
         search.take_in(told)
-    is_covered = known_lsn is not None or numbers[0] == 1 or (search.first_at is not None and search.first_at <= since)
+    is_covered = numbers[0] == 1 or (search.first_at is not None and search.first_at <= since)
+    is_covered = is_covered or (recoverable_lsn is not None and start_lsn <= recoverable_lsn)
     if start_lsn // size == numbers[0] and not is_covered:
         says = f"the archive begins later than the window: its first commit is of {search.first_at}"
         remedy = "ask for a window that the archive covers, or look in pg_wal of a server"
         findings.append(Finding("moment.window", table.name, says, Outcome.UNPROVEN, remedy))
     if until is not None and end_lsn == path.end_lsn and (search.last_at is None or search.last_at < until):
         says = f"the archive ends before the window does: its last commit is of {search.last_at}"
+        remedy = "wait until the WAL is archived (pg_switch_wal has the current segment archived), and ask again"
+        findings.append(Finding("moment.window", table.name, says, Outcome.UNPROVEN, remedy))
+    if not search.in_window and (search.last_at is None or search.last_at < since) and until is None:
+        says = f"nothing of the window is archived: the last commit in the archive is of {search.last_at}"
         remedy = "wait until the WAL is archived (pg_switch_wal has the current segment archived), and ask again"
         findings.append(Finding("moment.window", table.name, says, Outcome.UNPROVEN, remedy))
     return search.moment(reader.archive.where, start_lsn, end_lsn, findings)

@@ -22,9 +22,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from threading import Event
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from runbook_lib.errors import DamagedArtefact, NotFound, ToolFailed, Unproven
 from runbook_lib.reach.binaries import PostgresTools
@@ -42,18 +43,19 @@ _BYTES_A_RUN = 64 * 1024 * 1024
 _BLOCK_BYTES = 1 << 20
 _PAGE_BYTES, _SHORT_HEADER_BYTES, _ALIGNMENT = 8192, 24, 8
 _HEAD = rb"len \(rec/tot\): +\d+/ *(\d+), tx: +(\d+), lsn: ([0-9A-F/]+), prev [0-9A-F/]+, desc: "
+# Each begins with a text, which is looked for faster than the beginning of a line is; a block begins with one.
 _ROWS = re.compile(
-    rb"(?m)^rmgr: Heap2? +len \(rec/tot\): +\d+/ *\d+, tx: +(\d+), lsn: [0-9A-F/]+, prev [0-9A-F/]+, desc: "
+    rb"\nrmgr: Heap2? +len \(rec/tot\): +\d+/ *\d+, tx: +(\d+), lsn: [0-9A-F/]+, prev [0-9A-F/]+, desc: "
     rb"(INSERT|DELETE|UPDATE|HOT_UPDATE|MULTI_INSERT)(?:\+INIT)? (?:ntuples: )?(\d*)"
     rb".*?flags:? 0x(\w\w).*?rel (\d+/\d+/\d+)"
 )
 _PAGES = re.compile(
-    rb"(?m)^rmgr: XLOG +len \(rec/tot\): +\d+/ *\d+, tx: +(\d+), lsn: [0-9A-F/]+, prev [0-9A-F/]+, desc: "
+    rb"\nrmgr: XLOG +len \(rec/tot\): +\d+/ *\d+, tx: +(\d+), lsn: [0-9A-F/]+, prev [0-9A-F/]+, desc: "
     rb"FPI\b.*?rel (\d+/\d+/\d+)"
 )
 _OTHERS = re.compile(
-    rb"(?m)^rmgr: (?:Transaction|Standby|Storage|XLOG) +" + _HEAD + rb"(COMMIT|ABORT|COMMIT_PREPARED|ABORT_PREPARED|"
-    rb"PREPARE|LOCK|RUNNING_XACTS|CREATE|RESTORE_POINT)\b ?(.*)$"
+    rb"\nrmgr: (?:Transaction|Standby|Storage|XLOG) +" + _HEAD + rb"(COMMIT|ABORT|COMMIT_PREPARED|ABORT_PREPARED|"
+    rb"PREPARE|LOCK|RUNNING_XACTS|CREATE|RESTORE_POINT)\b ?(.*)"
 )
 _LSN = re.compile(rb", lsn: ([0-9A-F/]+), prev ")
 _FILE = re.compile(r"(?:base/(\d+)|global|pg_tblspc/(\d+)/[^/]+/(\d+))/(\d+)(?:_init)?")
@@ -71,9 +73,10 @@ class RowKind(Enum):
     MOVED = "moved"
     """Deleted here and inserted into another partition, by an UPDATE of the partition key."""
 
+    __hash__ = object.__hash__  # each is there once; Enum's own hashes its name anew for every row
 
-@dataclass(frozen=True, order=True)
-class RelationFile:
+
+class RelationFile(NamedTuple):
     """The file that a relation's rows are in, which TRUNCATE, VACUUM FULL and the like exchange for a new one."""
 
     tablespace: int
@@ -240,7 +243,8 @@ class WalReader:
 
     def __init__(self, archive: WalArchive, tools: PostgresTools, folder: Path) -> None:
         self.archive = archive
-        self._tools = tools
+        self.tools = tools
+        """Programs of the major version that wrote it."""
         self._folder = folder
         self._segments_a_run = max(1, _BYTES_A_RUN // archive.segment_bytes)
 
@@ -404,7 +408,7 @@ class WalReader:
         self.archive.get(segment.name, into, on_piece=go_on)
 
     def _tell(self, folder: Path, path: WalPath, told: Told, reached: int, about: Sequence[str]) -> Told:
-        argv: list[str | Path] = [self._tools.program("pg_waldump"), "--path", folder]
+        argv: list[str | Path] = [self.tools.program("pg_waldump"), "--path", folder]
         argv += ["--timeline", str(path.timeline), "--start", lsn_text(told.start_lsn), "--end", lsn_text(reached)]
         argv += [f"--rmgr={manager}" for manager in about]
         where = f"{lsn_text(told.start_lsn)} to {lsn_text(told.end_lsn)} of timeline {path.timeline}"
@@ -428,6 +432,7 @@ class WalReader:
         return told
 
     def _take_in(self, block: bytes, path: WalPath, told: Told) -> None:
+        block = b"\n" + block
         for (xid, kind, count, flags, file), times in Counter(_ROWS.findall(block)).items():
             found = _row_kind(kind, int(flags, 16))
             if found is not None:
@@ -493,6 +498,7 @@ def _row_kind(kind: bytes, flags: int) -> RowKind | None:
     return RowKind.UPDATED if kind.endswith(b"UPDATE") else RowKind.INSERTED
 
 
+@lru_cache(maxsize=4096)
 def _file_of(text: bytes) -> RelationFile:
     tablespace, database, node = text.split(b"/")
     return RelationFile(int(tablespace), int(database), int(node))

@@ -121,6 +121,22 @@ def test_a_window_that_is_not_all_archived(losses: Losses, tmp_path: Path) -> No
     assert "ends before the window does" in found.explain()
 
 
+def test_a_window_that_nothing_is_archived_of(losses: Losses, tmp_path: Path) -> None:
+    found = moment_of(losses, tmp_path, "healthy", since=datetime.now(UTC))
+    assert found.read_whole.outcome is Outcome.UNPROVEN
+    assert "nothing of the window is archived" in found.explain()
+
+
+def test_a_window_that_begins_before_the_archive(losses: Losses, tmp_path: Path) -> None:
+    found = moment_of(losses, tmp_path, "healthy")
+    assert "begins later than the window" in found.explain()
+    with postgres.session(losses.dsn) as session:
+        table = Table.living(session, "healthy")
+    reader = losses.reader(tmp_path)
+    covered = find_the_moment(reader, table, SINCE, recoverable_lsn=found.start_lsn)
+    assert covered.read_whole.outcome is covered.all_are_named.outcome is Outcome.PROVEN
+
+
 def test_a_hole(losses: Losses, tmp_path: Path) -> None:
     archive = losses.primary.archive
     (wide,) = moment_of(losses, tmp_path, "wide").losses
