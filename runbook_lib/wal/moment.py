@@ -331,7 +331,7 @@ def find_the_moment(
     end_lsn = path.end_lsn
     if missing := path.missing(start_lsn, path.end_lsn, size):
         end_lsn = missing[0] * size
-        _must_be_behind(reader, path, missing, until)
+        _must_be_behind(reader, path, start_lsn, missing, until)
         findings.append(_hole(reader, path, missing))
     search = _Search(table, since, until, running)
     for told in reader.read(path, start_lsn, end_lsn):
@@ -364,13 +364,13 @@ def _must_have_a_zone(*times: datetime | None) -> None:
             )
 
 
-def _must_be_behind(reader: WalReader, path: WalPath, missing: list[int], until: datetime | None) -> None:
-    """Raise where a hole may lie within the window: what was archived before it is not later than its end."""
-    before = max((number for number in path.segments if number < missing[0]), default=None)
-    if until is not None and before is not None:
-        last = None
-        size = reader.archive.segment_bytes
-        for record in reader.records(max(0, before) * size, missing[0] * size, path.timeline):
+def _must_be_behind(
+    reader: WalReader, path: WalPath, start_lsn: int, missing: list[int], until: datetime | None
+) -> None:
+    """Raise where a hole may lie within the window: only a commit before it that is later than its end shows it not."""
+    last: datetime | None = None
+    if until is not None:
+        for record in reader.records(start_lsn, missing[0] * reader.archive.segment_bytes, path.timeline):
             last = record.at if isinstance(record, Commit) else last
         if last is not None and last > until:
             return

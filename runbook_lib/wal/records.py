@@ -38,6 +38,8 @@ ABOUT_TRANSACTIONS = ("Transaction", "XLOG")
 ABOUT_ROWS = ("Heap", "Heap2", "Transaction", "Standby", "Storage", "XLOG")
 """Those that tell of rows as well, and of files that were exchanged for others."""
 
+_SEVERAL_MANAGERS_SINCE = 15
+"""Before it pg_waldump takes the last of several resource managers and no other: it is told of none, and tells all."""
 _RUNS_AT_ONCE = 2
 _BYTES_A_RUN = 64 * 1024 * 1024
 _BLOCK_BYTES = 1 << 20
@@ -410,7 +412,8 @@ class WalReader:
     def _tell(self, folder: Path, path: WalPath, told: Told, reached: int, about: Sequence[str]) -> Told:
         argv: list[str | Path] = [self.tools.program("pg_waldump"), "--path", folder]
         argv += ["--timeline", str(path.timeline), "--start", lsn_text(told.start_lsn), "--end", lsn_text(reached)]
-        argv += [f"--rmgr={manager}" for manager in about]
+        if self.tools.major >= _SEVERAL_MANAGERS_SINCE or len(about) == 1:
+            argv += [f"--rmgr={manager}" for manager in about]
         where = f"{lsn_text(told.start_lsn)} to {lsn_text(told.end_lsn)} of timeline {path.timeline}"
         with producing(argv, sought=f"reading the WAL from {where}", env={"TZ": "UTC", "LC_ALL": "C"}) as producer:
             for block in _whole_lines(producer.output):

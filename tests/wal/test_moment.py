@@ -140,15 +140,16 @@ def test_a_window_that_begins_before_the_archive(losses: Losses, tmp_path: Path)
 def test_a_hole(losses: Losses, tmp_path: Path) -> None:
     archive = losses.primary.archive
     (wide,) = moment_of(losses, tmp_path, "wide").losses
-    there = sorted(archive.listing().segments[1])
-    name = Segment(1, there[len(there) // 2], SEGMENT_BYTES).name
+    first = next(losses.reader(tmp_path).commits())
+    hole = Segment.at(1, first.lsn, SEGMENT_BYTES).after()
+    assert hole.start_lsn < wide.commit.lsn
+    name = hole.name
     content, metadata = archive.bucket.read(archive.key(name)), archive.bucket.head(archive.key(name))[1]
-    begin = min(each.at for each in losses.reader(tmp_path).commits())
     archive.bucket.remove(archive.key(name))
     try:
         with pytest.raises(Unproven, match=f"{name} is not there"):
             moment_of(losses, tmp_path, "wide", until=wide.commit.at)
-        found = moment_of(losses, tmp_path, "wide", until=begin)
+        found = moment_of(losses, tmp_path, "wide", until=first.at - timedelta(hours=1))
         assert found.losses == ()
         assert found.read_whole.outcome is Outcome.UNPROVEN
         assert name in found.explain()
