@@ -156,6 +156,8 @@ class Sandbox:
                 if clusters is not None:
                     with stopwatch.phase("kubernetes"):
                         _let_the_application_write(clusters, database)
+                    # What it wrote since the base backup can be recovered from now on.
+                    _archive_a_segment(server)
                 yield cls(settings, server, store, clusters, stopwatch.phases)
 
 
@@ -337,10 +339,10 @@ def _dump_as_others_do(dsn: str, server: Server, archive: Archive) -> None:
 
 def _archive_a_segment(server: Server) -> None:
     with postgres.session(server.dsn(), read_only=False) as session:
-        session.execute("SELECT pg_catalog.pg_switch_wal()")
+        name = session.value("SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_switch_wal())")
         wait_for(
-            "the first WAL segment to be archived",
-            lambda: session.value("SELECT archived_count FROM pg_catalog.pg_stat_archiver"),
+            f"the WAL segment {name} to be archived",
+            lambda: session.value("SELECT coalesce(last_archived_wal, '') FROM pg_catalog.pg_stat_archiver") >= name,
             where=postgres.describe(server.dsn()),
             within_seconds=_ARCHIVED_WITHIN_SECONDS,
         )

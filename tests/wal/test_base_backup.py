@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +30,7 @@ from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.safety.permit import Permit
 from runbook_lib.safety.systems import Systems
+from runbook_lib.waiting import wait_for
 from runbook_lib.wal import base_backup_taking, base_tar
 from runbook_lib.wal.archive import WalArchive
 from runbook_lib.wal.base_backup import BaseBackup, BaseBackups, BaseListing
@@ -75,6 +81,7 @@ def take(
     dsn: str = "",
     archive: WalArchive | None = None,
     tampered: Tools | None = None,
+    first_byte_seconds: float = 60.0,
     seconds: float = 60.0,
     **told: object,
 ) -> BaseBackup:
@@ -84,7 +91,7 @@ def take(
         permit=PERMIT,
         archive=archive or primary.archive,
         tools=tampered.found if tampered else None,
-        checkpoint_within_seconds=seconds,
+        checkpoint_within_seconds=first_byte_seconds,
         archived_within_seconds=seconds,
         **told,  # type: ignore[arg-type]
     ).backup
@@ -204,7 +211,13 @@ def test_a_pg_basebackup_that_fails_or_lies(
 ) -> None:
     tampered.replace("pg_basebackup", script)
     with pytest.raises(error, match=f"(?s){says}"):
-        take(primary, backups, tampered=tampered, seconds=2.0)
+        take(
+            primary,
+            backups,
+            tampered=tampered,
+            first_byte_seconds=2.0 if script == "exec sleep 60" else 60.0,
+            seconds=2.0 if "sleep" in script else 60.0,
+        )
     must_have_left_nothing(backups)
 
 
@@ -226,6 +239,71 @@ def test_interrupted(primary: Primary, backups: BaseBackups) -> None:
     must_have_left_nothing(backups)
     with postgres.session(primary.server.dsn()) as session:
         assert session.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'") == 0
+
+
+KILLED = """
+import json, os, signal, sys
+from runbook_lib.reach.objects import Bucket
+from runbook_lib.safety.permit import Permit
+from runbook_lib.wal import base_backup_taking
+from runbook_lib.wal.base_backup import BaseBackups
+
+told = json.loads(sys.argv[1])
+bucket = Bucket(
+    told["bucket"], endpoint_url=told["endpoint"], region="us-east-1", credentials=tuple(told["credentials"])
+)
+base_backup_taking.secrets.token_hex = lambda _: told["token"]
+BaseBackups.key = lambda self, started_at: told["key"]
+permit = Permit("x", granted=True, reason="x")
+really = Bucket.write_once
+
+def record(self, key, *arguments, **named):
+    if told["when"] == "after the record":
+        really(self, key, *arguments, **named)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def watch(progress):
+    if told["when"] == "in the stream" and progress.done > 9_000_000:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Bucket.write_once = record
+base_backup_taking.take(told["dsn"], BaseBackups(bucket), permit=permit, archive=None, watch=watch)
+"""
+
+
+@pytest.mark.parametrize("when", ["in the stream", "before the record", "after the record"])
+def test_a_killed_run_is_taken_back(when: str, primary: Primary, backups: BaseBackups) -> None:
+    """What it left is removed, unless it had become a base backup; and no copy of the cluster goes on."""
+    adding = AddBaseBackup(f"{backups.prefix}20260203_020000", "killed")
+    store = primary.store.store
+    told = {
+        "bucket": place.BUCKET,
+        "endpoint": store.endpoint_url,
+        "credentials": [store.access_key, store.secret_key],
+        "token": adding.token,
+        "key": adding.key,
+        "dsn": primary.server.dsn(),
+        "when": when,
+    }
+    argv = [sys.executable, "-c", KILLED, json.dumps(told)]
+    ran = subprocess.run(argv, cwd=Path(__file__).parents[2], timeout=60, check=False)
+    assert ran.returncode == -signal.SIGKILL
+    uploads = backups.bucket.unfinished_uploads(backups.prefix)
+    assert uploads == ([f"{adding.key}.tar"] if when == "in the stream" else [])
+    said = adding.undo(Systems(bucket=backups.bucket, straggling_seconds=0.5), {})
+    if when == "after the record":
+        assert said == f"{adding.key} is a whole base backup: it stays"
+        assert [each.key for each in backups.listing().backups] == [f"{adding.key}.tar"]
+    else:
+        must_have_left_nothing(backups)
+    with postgres.session(primary.server.dsn()) as session:
+        wait_for(
+            "pg_basebackup to have ended with its reader",
+            lambda: session.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'"),
+            until=lambda left: left == 0,
+            where=session.dsn,
+            within_seconds=20,
+        )
 
 
 class TestItsWal:
@@ -251,12 +329,12 @@ class TestItsWal:
     def test_is_archived_elsewhere(self, primary: Primary, backups: BaseBackups) -> None:
         elsewhere = WalArchive(backups.bucket, "elsewhere/", segment_bytes=SEGMENT_BYTES)
         with pytest.raises(WaitTimedOut, match="there was no 0000000100000000"):
-            take(primary, backups, archive=elsewhere, seconds=2.0)
+            take(primary, backups, archive=elsewhere, seconds=6.0)
         must_have_left_nothing(backups)
 
     def test_is_claimed_to_be_archived(self, primary: Primary, backups: BaseBackups) -> None:
         with self.archiving_with(primary, "true"), pytest.raises(WaitTimedOut, match="there was no 0000000100000000"):
-            take(primary, backups, seconds=2.0)
+            take(primary, backups, seconds=6.0)
         must_have_left_nothing(backups)
 
     def test_is_anothers(self, primary: Primary, backups: BaseBackups) -> None:
