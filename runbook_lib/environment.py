@@ -65,8 +65,8 @@ from runbook_lib.wal.archive import WalArchive
 from runbook_lib.wal.base_backup import BaseBackups
 from runbook_lib.wal.base_backup_taking import AddBaseBackup, TakenBaseBackup
 from runbook_lib.wal.moment import Moment, Table, find_the_moment
-from runbook_lib.wal.records import WalReader
 from runbook_lib.wal.reachability import Reachability
+from runbook_lib.wal.records import WalReader
 
 KINDS_OF_ACTS: Sequence[type[Undoable]] = (
     AddBackup,
