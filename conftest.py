@@ -21,6 +21,7 @@ pytest_plugins = [
     "steps.proof",
     "steps.backup",
     "steps.wal",
+    "steps.moment",
     "steps.restore",
     "steps.table",
     "steps.recovery",

@@ -29,6 +29,7 @@ from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.kubernetes import Cluster
 from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.postgres import Session
+from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore import foreign_keys, living_table
 from runbook_lib.restore.application import TakeApplicationOut
 from runbook_lib.restore.beside import restore_beside
@@ -63,7 +64,9 @@ from runbook_lib.wal import base_backup_taking, reachability, window
 from runbook_lib.wal.archive import WalArchive
 from runbook_lib.wal.base_backup import BaseBackups
 from runbook_lib.wal.base_backup_taking import AddBaseBackup, TakenBaseBackup
+from runbook_lib.wal.moment import Moment, Table, find_the_moment
 from runbook_lib.wal.reachability import Reachability
+from runbook_lib.wal.records import WalReader
 
 KINDS_OF_ACTS: Sequence[type[Undoable]] = (
     AddBackup,
@@ -203,6 +206,25 @@ class Environment:
         retained_since = self.now - timedelta(days=self.settings.backups.retention_days)
         with self.database() as session:
             return window.wal_is_continuous(session, archive, backups, retained_since=retained_since)
+
+    def find_the_moment(self, table: str, since: datetime, until: datetime | None = None) -> Moment:
+        """Name the transactions that removed rows of a table, from the archived WAL.
+
+        :param since: the beginning of the window; it may lie before the oldest base backup, and so before any moment
+            that can be recovered
+        :param until: its end; by default the end of the archive
+
+        Raise `Unproven`, or an error below it, where there is a hole in the window.
+        """
+        bases = self.base_backups.listing().backups
+        with self.database() as session:
+            named, major = Table.living(session, table), session.server().major
+        parent = self.settings.restore.folder
+        with Workspace.open(parent=Path(parent) if parent else None) as workspace:
+            tools = binaries.find(major, directory=self.tools_directory)
+            reader = WalReader(self.wal_archive, tools, workspace.folder("segments"))
+            recoverable_lsn = min((each.start_lsn for each in bases), default=None)
+            return find_the_moment(reader, named, since, until, recoverable_lsn=recoverable_lsn)
 
     @property
     def now(self) -> datetime:
