@@ -21,7 +21,7 @@ PROOFS      = $(filter-out $(LONG_PROOFS),$(patsubst %/,%,$(sort $(dir $(wildcar
 JOBS       ?= 2
 NORTHWIND = $(wildcard ../shared/data/northwind.sql)
 
-.PHONY: help setup drill test lint types architecture unit prove-rest runbook containers forget northwind bench lock clean
+.PHONY: help setup drill test lint types architecture unit prove-rest long runbook containers forget northwind bench lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -56,6 +56,9 @@ architecture: setup  ## who may import whom
 unit: setup  ## proofs of the library, every detector in both directions [JOBS=2]
 	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) \
 	  $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) $(addprefix prove/,$(LONG_PROOFS) $(PROOFS)) prove-rest
+
+long: setup  ## proofs that are too long for CI: the whole version matrix, every fault at every request
+	@RUNBOOK_FULL_MATRIX=1 RUNBOOK_SWEEP=1 $(PY) -m pytest tests/matrix tests/restore/test_point_in_time.py
 
 prove/%:
 	@$(PY) -m pytest $*
