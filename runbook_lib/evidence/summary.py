@@ -305,6 +305,9 @@ def _finding_as_markdown(finding: Finding) -> str:
 
 
 def _table_as_markdown(table: Table) -> Iterator[str]:
+    if not table.rows:
+        yield from ("", f"{_inline(table.title)}: none")
+        return
     columns = table.columns
     lines = [
         f"| {' | '.join(map(_inline, columns))} |",
