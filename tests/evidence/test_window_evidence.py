@@ -10,6 +10,7 @@ from runbook_lib.evidence.collector import Evidence
 from runbook_lib.evidence.record import Ending, Gap, RunRecord, ScenarioRecord, Span, Window
 from runbook_lib.evidence.summary import Reports
 from steps.reachability import OLDEST, oldest_of, shown
+from tests.evidence.picture import PICTURE, drawn
 from tests.wal.world import at, quiet
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -49,6 +50,10 @@ def test_it_is_in_every_report(tmp_path: Path) -> None:
     assert "2 d of 4 d can be recovered; 1 hole" in (tmp_path / "summary.md").read_text()
     assert "hunter2" not in everything
     assert "lost at" in everything
+
+
+def test_the_readme_shows_what_is_drawn() -> None:
+    assert PICTURE.read_text(encoding="utf-8") == drawn(), "draw it anew: python -m tests.evidence.picture"
 
 
 def test_what_was_measured_last_is_found() -> None:
