@@ -19,11 +19,11 @@ from runbook_lib.reach import binaries
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore.prediction import Work
 from runbook_lib.restore.recovery_target import RecoveryTarget, TargetKind, time_text
-from runbook_lib.restore.timeline_path import TimelinePath
 from runbook_lib.restore.wal_endings import WalEnding, WalEndings
 from runbook_lib.wal.archive import Listing, WalArchive
 from runbook_lib.wal.base_backup import BaseBackup, BaseBackups
 from runbook_lib.wal.segment import Segment, lsn_text
+from runbook_lib.wal.timeline_path import TimelinePath
 
 _CLOCKS_DIFFER = timedelta(minutes=15)
 """By how much S3's clock may differ from the server's, where a segment's age says that it needs no reading."""

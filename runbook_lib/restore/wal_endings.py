@@ -20,9 +20,9 @@ from runbook_lib.errors import DamagedArtefact, ToolFailed
 from runbook_lib.reach import programs
 from runbook_lib.reach.binaries import PostgresTools
 from runbook_lib.reach.workspace import Workspace
-from runbook_lib.restore.timeline_path import TimelinePath
 from runbook_lib.wal.archive import WalArchive
 from runbook_lib.wal.segment import MIB, Segment, lsn_of, lsn_text
+from runbook_lib.wal.timeline_path import TimelinePath
 
 _CHUNK_BYTES = 128 * MIB
 """How much WAL lies on the disk at a time."""

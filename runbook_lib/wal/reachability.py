@@ -32,6 +32,7 @@ from runbook_lib.outcome import Check, Finding, Outcome
 from runbook_lib.wal.archive import Listing, WalArchive
 from runbook_lib.wal.base_backup import BaseBackup, BaseBackups
 from runbook_lib.wal.segment import Fork, Segment, last_commit_at, lsn_text
+from runbook_lib.wal.timeline_path import TimelinePath
 
 BASE_BYTES_PER_SECOND = 278e6
 """How fast a base backup comes back: 1 TB an hour, the lowest figure that is published for whole restores (pgBackRest's
@@ -344,7 +345,7 @@ def of(
     found = list(faults)
     ends = _Ends(last_commit, found)
     lines = [newest, *(line for line in sorted(histories) if line != newest and listing.segments.get(line))]
-    paths = [_Path(line, listing, histories, segment_bytes, ends) for line in lines]
+    paths = [_Path(TimelinePath(each, tuple(histories.get(each, ())), segment_bytes), listing, ends) for each in lines]
     living = paths[0]
     stretches = list(living.stretches(backups, rates, living=True))
     for path in paths[1:]:
@@ -392,50 +393,32 @@ class _Ends:
 
 
 class _Path:
-    """The way to the end of one timeline, through those that it comes from, and what of it is there.
+    """The way to the end of one timeline, and what of it is there."""
 
-    At the segment in which a timeline was left PostgreSQL takes the file of the later one, which begins with a copy;
-    the earlier one's goes on with what the later one never saw. So that file alone will do.
-    """
-
-    def __init__(
-        self,
-        timeline: int,
-        listing: Listing,
-        histories: Mapping[int, Sequence[Fork]],
-        segment_bytes: int,
-        ends: _Ends,
-    ) -> None:
-        self.timeline = timeline
-        self.forks = tuple(histories[timeline]) if timeline in histories else ()
-        self.segment_bytes = segment_bytes
+    def __init__(self, line: TimelinePath, listing: Listing, ends: _Ends) -> None:
+        self.line = line
+        self.segment = line.segment
+        self.segment_bytes = line.segment_bytes
         self._listing = listing
         self._ends = ends
 
     @cached_property
     def there(self) -> list[int]:
         """The numbers of all segments of the path that are listed, whole or not, ascending."""
-        lines = [*(fork.parent for fork in self.forks), self.timeline]
-        bounds = [0, *(fork.lsn // self.segment_bytes for fork in self.forks)]
-        numbers: list[int] = []
-        for line, begins, ends in zip(lines, bounds, [*bounds[1:], None], strict=True):
-            of_line = self._listing.segments.get(line, {})
-            numbers += sorted(number for number in of_line if number >= begins and (ends is None or number < ends))
-        return numbers
-
-    def segment(self, number: int) -> Segment:
-        """Return the segment of this number that belongs to the path."""
-        line = next((f.parent for f in self.forks if number < f.lsn // self.segment_bytes), self.timeline)
-        return Segment(line, number, self.segment_bytes)
+        return sorted(
+            number
+            for of in self.line.timelines
+            for number in self._listing.segments.get(of, {})
+            if self.segment(number).timeline == of
+        )
 
     def archived_at(self, number: int) -> datetime:
         """Return when it was archived."""
         return self._listing.segments[self.segment(number).timeline][number].modified
 
     def begins_here(self, base: BaseBackup) -> bool:
-        """Whether a base backup was taken on this path, before its timeline was left."""
-        left = {fork.parent: fork.lsn for fork in self.forks}
-        return base.timeline == self.timeline or base.stop_lsn <= left.get(base.timeline, -1)
+        """Whether a base backup was taken on this path: the map calls none a beginning that a recovery refuses."""
+        return not self.line.why_not(base)
 
     def why_not(self, number: int) -> str:
         """Say why a segment cannot be replayed; nothing where nothing is known against it."""
@@ -475,7 +458,7 @@ class _Path:
                 wal_bytes = max(0, through - base.start_lsn)
                 yield Stretch(
                     base,
-                    self.timeline,
+                    self.line.timeline,
                     living,
                     began_at=base.stopped_at,
                     ended_at=max(ends, base.stopped_at),
@@ -531,8 +514,8 @@ def _leaves(path: _Path, living: _Path) -> int:
     """Return the number of the segment from which on a path is another one than the living one."""
     left: int | None = None
     for ours, theirs in zip(
-        [*((fork.parent, fork.lsn) for fork in path.forks), (path.timeline, None)],
-        [*((fork.parent, fork.lsn) for fork in living.forks), (living.timeline, None)],
+        [(each, path.line.ends(each)) for each in path.line.timelines],
+        [(each, living.line.ends(each)) for each in living.line.timelines],
         strict=False,
     ):
         if ours != theirs:
@@ -612,7 +595,8 @@ def _worthless(base: BaseBackup, paths: Iterable[_Path]) -> Finding:
     needed = [] if path is None else range(path.needs(base)[0], path.needs(base)[1] + 1)
     wrong = [] if path is None else [why for number in needed if (why := path.why_not(number))]
     if path is None:
-        says = f"the way to timeline {base.timeline} is not known, or was left before {lsn_text(base.stop_lsn)}"
+        says = f"the way to timeline {base.timeline} is not known, or it is none between"
+        says += f" {lsn_text(base.start_lsn)} and {lsn_text(base.stop_lsn)}"
     else:
         says = ", ".join(wrong[:_AT_MOST_NAMED]) + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else "")
     remedy = f"nothing can be recovered from it; look for what is missing in pg_wal of the server. {_TAKE_ONE_NOW}"

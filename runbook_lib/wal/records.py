@@ -31,7 +31,8 @@ from runbook_lib.errors import DamagedArtefact, NotFound, ToolFailed, Unproven
 from runbook_lib.reach.binaries import PostgresTools
 from runbook_lib.reach.pipes import producing
 from runbook_lib.wal.archive import WalArchive
-from runbook_lib.wal.segment import HEADER_BYTES, Fork, Segment, lsn_of, lsn_text
+from runbook_lib.wal.segment import HEADER_BYTES, Segment, lsn_of, lsn_text
+from runbook_lib.wal.timeline_path import TimelinePath
 
 ABOUT_TRANSACTIONS = ("Transaction", "XLOG")
 """The resource managers that tell who committed, and of restore points."""
@@ -196,23 +197,16 @@ Record = Commit | RestorePoint | Prepared | Locked | Created | Running
 
 
 @dataclass(frozen=True)
-class WalPath:
-    """The WAL of a timeline with that of its ancestors: what a recovery along it replays."""
+class WalPath(TimelinePath):
+    """The WAL of a timeline with that of its ancestors, as far as it is archived: what a recovery along it replays."""
 
-    timeline: int
-    """The timeline."""
-    forks: tuple[Fork, ...]
-    """Where its ancestors were left, the oldest first."""
     end_lsn: int
     """The position after the last whole record that is archived."""
     segments: Mapping[int, Segment]
-    """Number to the segment that is in the archive for it. The newest timeline's is taken, which begins as a copy."""
+    """Number to the segment that is in the archive for it: `segment`'s; or, while a timeline has archived nothing of
+    its own, the ancestor's copy of the one that it begins in, as nothing is read in there from the fork on."""
     archived_at: Mapping[int, datetime]
     """Number to when it was archived, which is later than any record in it."""
-
-    def timeline_at(self, lsn: int) -> int:
-        """Return the timeline that a record at a position was written on."""
-        return next((fork.parent for fork in self.forks if lsn < fork.lsn), self.timeline)
 
     def missing(self, start_lsn: int, end_lsn: int, segment_bytes: int) -> list[int]:
         """Return the numbers of the segments between two positions that are not in the archive."""
@@ -259,17 +253,18 @@ class WalReader:
         """
         end = self.archive.end(timeline)
         listing, size = self.archive.listing(), self.archive.segment_bytes
-        forks = self.archive.history(end.timeline)
+        path = TimelinePath(end.timeline, self.archive.history(end.timeline), size)
         segments: dict[int, Segment] = {}
         archived_at: dict[int, datetime] = {}
-        for place, fork in enumerate((*forks, None)):  # a later timeline's copy replaces its ancestor's segment
-            timeline = fork.parent if fork else end.timeline
-            begins = forks[place - 1].lsn // size if place else 0
-            for number, stored in listing.segments.get(timeline, {}).items():
-                if number >= begins and (fork is None or number <= fork.lsn // size):
-                    segments[number] = Segment(timeline, number, size)
+        for of in path.timelines:
+            left = path.ends(of)
+            for number, stored in listing.segments.get(of, {}).items():
+                segment = Segment(of, number, size)
+                up_to_the_fork = left is not None and end.lsn <= left and segment.start_lsn < left <= segment.end_lsn
+                if up_to_the_fork or path.segment(number) == segment:
+                    segments[number] = segment  # the later timeline's, where both are there
                     archived_at[number] = stored.modified
-        return WalPath(end.timeline, forks, end.lsn, segments, archived_at)
+        return WalPath(path.timeline, path.forks, size, end.lsn, segments, archived_at)
 
     def read(
         self, path: WalPath, start_lsn: int, end_lsn: int | None = None, about: Sequence[str] = ABOUT_ROWS

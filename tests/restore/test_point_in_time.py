@@ -42,9 +42,9 @@ from runbook_lib.restore.point_in_time import Recovery
 from runbook_lib.restore.recovered_audit import ends_at_the_moment
 from runbook_lib.restore.recovery_plan import RecoveryPlan
 from runbook_lib.restore.recovery_target import RecoveryTarget, TargetKind, time_text
-from runbook_lib.restore.timeline_path import TimelinePath
 from runbook_lib.wal.base_backup import BaseBackup, BaseBackups
 from runbook_lib.wal.segment import Fork, lsn_text
+from runbook_lib.wal.timeline_path import TimelinePath
 from tests.restore import recovering
 from tests.restore.recovering import STEPS, World, last_step, plan, recovered, through_proxy
 from tests.wal import place

@@ -12,7 +12,7 @@ import pytest
 from runbook_lib.outcome import Outcome
 from runbook_lib.wal import reachability
 from runbook_lib.wal.reachability import Reachability
-from runbook_lib.wal.segment import Fork, Segment
+from runbook_lib.wal.segment import Fork, Segment, lsn_text
 from tests.wal.world import DAY, SIZE, World, any_world, at, moments, quiet
 
 WORLDS = 400
@@ -247,6 +247,17 @@ def test_the_segment_of_a_fork_has_to_be_the_later_timelines_own() -> None:
     (hole,) = [each for each in found.holes if not each.excused]
     assert Segment(2, 48 * 2 + 20, SIZE).name in hole.why
     assert hole.ended_at == at(4 * 86400)
+
+
+def test_a_base_backup_from_before_its_timeline_is_none() -> None:
+    world = _forked()
+    lsn = world.histories[2][-1].lsn
+    world.base(2, lsn, lsn + 900, at(3 * 86400))
+    assert not told(world.map(now=at(5 * 86400), born_at=at(0)))
+    world.base(2, lsn - 8, lsn + 900, at(3 * 86400))
+    found = told(world.map(now=at(5 * 86400), born_at=at(0)))
+    assert list(found) == ["reach.base"]
+    assert f"it is none between {lsn_text(lsn - 8)} and" in found["reach.base"]
 
 
 def test_a_fork_without_dead_end_shows_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from runbook_lib.errors import DamagedArtefact, NotFound
 from runbook_lib.reach import postgres
 from runbook_lib.wal.records import Commit, RelationFile, RowKind, record_end
-from runbook_lib.wal.segment import Segment
+from runbook_lib.wal.segment import Segment, lsn_text
 from tests.wal.losses import POINT, Losses
 from tests.wal.place import SEGMENT_BYTES
+from tests.wal.test_faults import bytes_of, instead
 
 
 def test_every_commit_once_and_in_order(losses: Losses, tmp_path: Path) -> None:
@@ -108,3 +110,41 @@ def test_a_hole_and_a_flipped_byte(losses: Losses, tmp_path: Path) -> None:
             Bucket=archive.bucket.name, Key=archive.key(name), Body=content, Metadata=metadata
         )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def forked(losses: Losses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A timeline that has archived nothing but its history; where it begins, which is before the last segment."""
+    last = max(losses.primary.archive.listing().segments[1]) * SEGMENT_BYTES
+    at = [each.lsn for each in losses.reader(tmp_path_factory.mktemp("forked")).commits(end_lsn=last)][-1]
+    with instead(losses.primary, "00000002.history", f"1\t{lsn_text(at)}\tno recovery target specified\n".encode()):
+        yield at
+
+
+def test_a_timeline_that_has_just_begun(losses: Losses, forked: int, tmp_path: Path) -> None:
+    """The ancestor's copy of its first segment is read, and nothing behind the fork is."""
+    reader = losses.reader(tmp_path)
+    path = reader.path()
+    assert (path.timeline, path.end_lsn, max(path.segments)) == (2, forked, (forked - 1) // SEGMENT_BYTES)
+    assert {each.timeline for each in path.segments.values()} == {1}
+    expected = [each.lsn for each in reader.commits(timeline=1) if each.lsn < forked]
+    assert [each.lsn for each in reader.commits()] == expected
+    assert expected
+
+
+def test_the_ancestors_copy_is_none_behind_a_fork(losses: Losses, forked: int, tmp_path: Path) -> None:
+    """It goes on with what the later timeline never saw: where that one's own is not there, there is a hole."""
+    reader, number = losses.reader(tmp_path), forked // SEGMENT_BYTES
+    first, following = (Segment(2, each, SEGMENT_BYTES).name for each in (number, number + 1))
+    copies = [bytes_of(losses.primary, Segment(1, each, SEGMENT_BYTES).name) for each in (number, number + 1)]
+    with instead(losses.primary, following, copies[1]):
+        path = reader.path()
+        assert path.end_lsn > forked
+        assert path.missing(min(path.segments) * SEGMENT_BYTES, path.end_lsn, SEGMENT_BYTES) == [number]
+        with pytest.raises(NotFound, match=f"{first}.*hole"):
+            list(reader.commits())
+        with instead(losses.primary, first, copies[0]):
+            commits = list(reader.commits())
+    assert commits[-1].lsn > forked
+    assert {each.timeline for each in commits} == {1, 2}
+    assert all((each.timeline == 2) is (each.lsn >= forked) for each in commits)

@@ -3,6 +3,10 @@
 Every promotion begins a timeline, and the numbers of segments go on: segment 5 may be there three times, and only one
 of them leads where somebody wants to go. So a recovery names its timeline, and the path to it is read from its history
 file, never from which file is the newest.
+
+Which file is read of the segment in which a timeline was left? The later timeline's, which begins with a copy; the
+earlier one's goes on with what the later one never saw. Of that there is one exception, see
+`runbook_lib.wal.records.WalPath`: a timeline that has archived nothing yet can be replayed up to where it begins.
 """
 
 from __future__ import annotations
@@ -17,10 +21,10 @@ from runbook_lib.wal.segment import Fork, Segment, lsn_text
 
 @dataclass(frozen=True)
 class TimelinePath:
-    """A timeline with its ancestors, and where each was left."""
+    """A timeline with its ancestors, and where each was left. What of it is in an archive it does not say."""
 
     timeline: int
-    """The timeline that is recovered along."""
+    """The timeline."""
     forks: tuple[Fork, ...]
     """Where its ancestors were left, the oldest first; none of timeline 1."""
     segment_bytes: int
@@ -28,11 +32,12 @@ class TimelinePath:
 
     @classmethod
     def to(cls, timeline: int | None, archive: WalArchive) -> TimelinePath:
-        """Read the path to a timeline.
+        """Read the path to a timeline that somebody wants to recover along.
 
         :param timeline: by default the newest that the archive has anything of
 
-        Raise `NotRecoverable` where the archive has nothing of it, or not its history.
+        Raise `NotRecoverable` where the archive has nothing of it, or not its history. Who only reads has `NotFound` of
+        `WalReader.path`, and the map of what can be recovered tells it as a finding: other timelines may do.
         """
         there = archive.timelines()
         named = timeline or max(there, default=1)
@@ -56,6 +61,11 @@ class TimelinePath:
                 remedy=f"put {named:08X}.history there from pg_wal of a server of that timeline, or name another",
             ) from missing
 
+    @property
+    def timelines(self) -> tuple[int, ...]:
+        """All timelines of the path, the oldest first."""
+        return (*(fork.parent for fork in self.forks), self.timeline)
+
     def begins(self, timeline: int) -> int:
         """Return the position at which a timeline of the path begins."""
         older = [fork.lsn for fork in self.forks if fork.parent < timeline]
@@ -65,15 +75,19 @@ class TimelinePath:
         """Return the position up to which a timeline of the path counts; None of the last one, which is open."""
         return next((fork.lsn for fork in self.forks if fork.parent == timeline), None)
 
+    def timeline_at(self, lsn: int) -> int:
+        """Return the timeline that a record at a position was written on."""
+        return next((fork.parent for fork in self.forks if lsn < fork.lsn), self.timeline)
+
     def segment(self, number: int) -> Segment:
-        """Return the segment of this number as a recovery reads it: of the newest timeline that has it."""
-        candidates = [*(fork.parent for fork in self.forks), self.timeline]
-        timeline = max(each for each in candidates if self.begins(each) // self.segment_bytes <= number)
+        """Return the segment of this number as a recovery reads it: of the newest timeline that begins by its end."""
+        newest_first = zip(reversed(self.timelines), (*reversed(self.forks), None), strict=True)
+        timeline = next(of for of, began in newest_first if began is None or began.lsn // self.segment_bytes <= number)
         return Segment(timeline, number, self.segment_bytes)
 
     def why_not(self, backup: BaseBackup) -> str:
         """Say why a base backup does not lie on the path; nothing where it does."""
-        if backup.timeline not in {*(fork.parent for fork in self.forks), self.timeline}:
+        if backup.timeline not in self.timelines:
             return f"it is of timeline {backup.timeline}, which timeline {self.timeline} does not come from"
         left = self.ends(backup.timeline)
         if left is not None and backup.stop_lsn > left:
@@ -87,4 +101,4 @@ class TimelinePath:
 
     def __str__(self) -> str:
         """Return the timelines in order."""
-        return " -> ".join(str(each) for each in (*(fork.parent for fork in self.forks), self.timeline))
+        return " -> ".join(map(str, self.timelines))
