@@ -28,8 +28,6 @@ from runbook_lib.errors import Denied, NotFound, RunbookError, TargetRefused, To
 
 LEADERS = frozenset({"leader", "standby_leader"})
 """The roles of whoever holds the leader's key, in a cluster and in a standby cluster."""
-UP = frozenset({"running", "streaming"})
-"""The states of a member that works: ``running`` of a leader, ``streaming`` of whoever follows."""
 
 _MOST_BYTES = 4 << 20
 """More than a cluster of a thousand members says."""
@@ -67,6 +65,11 @@ class MemberReport:
     def leads(self) -> bool:
         """Whether it is called the leader."""
         return self.role in LEADERS
+
+    @property
+    def works(self) -> bool:
+        """Whether it is said to do what it is there for: to run as the leader of all, else to stream from somebody."""
+        return self.state == ("running" if self.role == "leader" else "streaming")
 
 
 @dataclass(frozen=True)
@@ -203,10 +206,10 @@ class PatroniApi:
         self.timeout_seconds = timeout_seconds
         self.read_only = read_only
         self._headers = urllib3.make_headers(basic_auth=":".join(credentials)) if credentials else {}
-        self._http = urllib3.PoolManager(ssl_context=tls, retries=urllib3.Retry(0, redirect=0))
+        self._http = urllib3.PoolManager(ssl_context=tls, retries=False)  # its errors come as they are, then
 
     def topology(self) -> Topology:
-        """Return who is in the cluster, as etcd has it. Where etcd does not answer, this does not either."""
+        """Return who is in the cluster, as etcd had it: where that is silent, Patroni may answer from memory."""
         found = self._ask("/cluster", dict)
         with self._telling_of("/cluster"):
             return Topology(

@@ -26,7 +26,7 @@ from runbook_lib.errors import Unproven, WaitTimedOut
 from runbook_lib.phases import Phase, Stopwatch
 from runbook_lib.reach import postgres
 from runbook_lib.reach.binaries import PostgresTools
-from runbook_lib.reach.patroni import UP, PatroniApi, ask_any
+from runbook_lib.reach.patroni import PatroniApi, ask_any
 from runbook_lib.reach.server import SUPERUSER, make_cluster
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.sandbox.patroni.addresses import NETWORK, addresses, port_of_all
@@ -260,7 +260,7 @@ class PatroniCluster:
             )
             leader = self.leader()
             ready = _streaming(leader, synchronous=self.mode.synchronous)
-            up = {report.name for report in topology.members if report.state in UP}
+            up = {report.name for report in topology.members if report.works}
             return [
                 member.name
                 for member in self.members
@@ -306,10 +306,12 @@ class PatroniCluster:
         with stopwatch.phase("leader"):
             first.start()
             meanwhile()
-            self._await("somebody to lead", self.leader, _UP_SECONDS, ignoring=(Unproven,))
+            self._await("somebody to lead", self.leader, _UP_SECONDS, ignoring=(Unproven,), starting=True)
             for member in others:
                 member.start()
-            self._await(f"{first.name} to lead", lambda: _leads(first, follows), _UP_SECONDS, ignoring=_NOT_YET)
+            self._await(
+                f"{first.name} to lead", lambda: _leads(first, follows), _UP_SECONDS, ignoring=_NOT_YET, starting=True
+            )
         with stopwatch.phase("replicas"):
             self.await_steady(within_seconds=_UP_SECONDS)
 
@@ -321,10 +323,12 @@ class PatroniCluster:
         *,
         until: Callable[[Any], bool] = bool,
         ignoring: tuple[type[Exception], ...] = (),
+        starting: bool = False,
     ) -> Any:
         def alive() -> Any:
-            for member in self.members:
-                member.must_be_running()
+            if starting:
+                for member in self.members:
+                    member.must_be_running()
             return look()
 
         try:

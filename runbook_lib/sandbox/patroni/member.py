@@ -218,7 +218,7 @@ class Member:
         lines = ["#!/bin/sh"]
         if self.workspace.account or not has_name(os.geteuid()):
             alone = {"listen_addresses": "", "unix_socket_directories": str(self.data_directory), "autovacuum": "off"}
-            kept = {"archive_mode": "on", "archive_command": "false"}  # as Patroni does: nothing is archived by it
+            kept = {"archive_mode": "on", "archive_command": ""}  # what waits to be archived is kept, and still waits
             options = " ".join(f"-c {name}={shlex.quote(value)}" for name, value in {**alone, **kept}.items())
             lines += [
                 'if [ "$1" = --single ]; then',
