@@ -222,7 +222,6 @@ def make_cluster(
     data_directory: Path,
     *,
     initdb_args: Sequence[str] = (),
-    statements: Sequence[str] = (),
 ) -> None:
     """Run initdb in a workspace, and hand what it made to the workspace's account.
 
@@ -233,9 +232,8 @@ def make_cluster(
 
     :param data_directory: where the cluster is to be; nothing is there yet
     :param initdb_args: arguments for initdb, which win over ours: UTF8 and the C.UTF-8 locale where there is one
-    :param statements: what is executed in it before anybody can connect, a line each
 
-    Raise `ToolFailed` with what was said where it fails.
+    Raise `ToolFailed` with what initdb said where it fails.
     """
     nobody = _somebody_with_a_name() if workspace.account else None
     shown_as_nobody = [] if workspace.account or has_name(os.geteuid()) else _shown_as(_somebody_with_a_name())
@@ -275,19 +273,10 @@ def make_cluster(
         if shown_as_nobody:
             remedy = f"give user id {os.geteuid()} a name in /etc/passwd, or run as a user that has one"
         initdb.must(remedy)
-        if statements:
-            programs.run(
-                [*shown_as_nobody, tools.program("postgres"), "--single", "-D", made, "-c", "fsync=off", "postgres"],
-                sought="making the roles of a throwaway PostgreSQL cluster",
-                timeout_seconds=_INITDB_SECONDS,
-                stdin="".join(f"{statement}\n" for statement in statements).encode(),
-                workspace=workspace,
-                account=nobody,
-            ).must(remedy)
-        made.rename(data_directory)
+        workspace.give(made)
+        made.rename(data_directory)  # last: whoever waits for it may take it at once
     finally:
         shutil.rmtree(nursery, ignore_errors=True)
-    workspace.give(data_directory)
 
 
 def _somebody_with_a_name() -> Account:

@@ -1,22 +1,20 @@
 """A cluster of a sandbox: its members, its etcd, and how it comes up.
 
-Patroni would make it in this order: run initdb, start a server, give it roles, wait, take base backups of it. Here the
-first cluster is made once and copied, before any server has written a byte to it: to PostgreSQL the copies are base
-backups like any other, and Patroni finds members that only have to be started. What Patroni would do for a member that
-is lost, it does here too.
+Patroni makes it, as it does everywhere: the first member runs initdb and gives itself roles, the others take base
+backups of it. Only what would be waited for in turn happens at the same time. All Patronis are started at once, and
+initdb is run for the first while it still loads; what all share is in etcd before any of them looks, so that the
+others wait for a leader with the cluster's own patience, and wake when there is one.
 
-A standby cluster, for the region that waits, has its own etcd and its own scope, and follows another cluster. It is
-made by Patroni's own hand: what it follows may long have data.
+A standby cluster, for the region that waits, has its own etcd and its own scope, and follows another cluster.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import psycopg
@@ -26,7 +24,7 @@ from runbook_lib.errors import Unproven, WaitTimedOut
 from runbook_lib.phases import Phase, Stopwatch
 from runbook_lib.reach import postgres
 from runbook_lib.reach.binaries import PostgresTools
-from runbook_lib.reach.patroni import PatroniApi, ask_any
+from runbook_lib.reach.patroni import MemberReport, PatroniApi, ask_any
 from runbook_lib.reach.server import SUPERUSER, make_cluster
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.sandbox.patroni.addresses import NETWORK, addresses, port_of_all
@@ -175,7 +173,7 @@ class PatroniCluster:
         `ToolFailed` or `WaitTimedOut`, with the ends of the logs, where it does not get there.
         """
         scope = scope or (DR_SCOPE if follows else SCOPE)
-        mode = mode or (follows.mode if follows else Mode())
+        mode = mode or (replace(follows.mode, synchronous=False) if follows else Mode())
         known = follows._secrets if follows else _Secrets.made_up()
         places = addresses(f"{workspace.id}/{scope}")
         stopwatch = Stopwatch()
@@ -190,14 +188,8 @@ class PatroniCluster:
                 for name, host in zip(names, hosts, strict=True)
             ]
             cluster = cls(scope, etcd, made, mode, known)
-            meanwhile = _nothing
-            if follows is None:
-                with stopwatch.phase("data"):
-                    meanwhile = cluster._make_data(workspace, tools, initdb_args)
-            with stopwatch.phase("etcd"):
-                etcd.await_ready()
             started.callback(cluster.stop)
-            cluster._start(follows, meanwhile, stopwatch)
+            cluster._start(follows, initdb_args, stopwatch)
             cluster.phases = stopwatch.phases
             yield cluster
 
@@ -260,7 +252,7 @@ class PatroniCluster:
             )
             leader = self.leader()
             ready = _streaming(leader, synchronous=self.mode.synchronous)
-            up = {report.name for report in topology.members if report.works}
+            up = {report.name for report in topology.members if report.works and self._counts(report)}
             return [
                 member.name
                 for member in self.members
@@ -275,40 +267,26 @@ class PatroniCluster:
             ignoring=(Unproven, psycopg.OperationalError),
         )
 
-    def _make_data(self, workspace: Workspace, tools: PostgresTools, initdb_args: Sequence[str]) -> Callable[[], None]:
-        """Make the first member's data and the second's, and return what makes the others' from that."""
-        first, *others = (member.data_directory for member in self.members)
-        make_cluster(workspace, tools, first, initdb_args=("--data-checksums", *initdb_args), statements=self._roles())
+    def _counts(self, report: MemberReport) -> bool:
+        """Say whether Patroni would choose a member: of a synchronous cluster, only who confirms what is written."""
+        return report.leads or not self.mode.synchronous or report.role in {"sync_standby", "quorum_standby"}
 
-        def copies(source: Path, targets: Sequence[Path]) -> None:
-            for target in targets:
-                shutil.copytree(source, target, symlinks=True)
-                workspace.give(target)
-
-        copies(first, others[:1])
-        return lambda: copies(others[0], others[1:]) if others else None
-
-    def _roles(self) -> list[str]:
-        known = self._secrets
-        return [
-            f"ALTER ROLE {SUPERUSER} PASSWORD {postgres.literal(known.superuser)}",
-            f"CREATE ROLE {REPLICATION_USER} REPLICATION LOGIN PASSWORD {postgres.literal(known.replication)}",
-        ]
-
-    def _start(self, follows: PatroniCluster | None, meanwhile: Callable[[], None], stopwatch: Stopwatch) -> None:
-        """Start the members.
-
-        :param meanwhile: what can be done while the first one comes up
-        """
-        for member in self.members:
-            member.configure(self._configuration(member, follows))
+    def _start(self, follows: PatroniCluster | None, initdb_args: Sequence[str], stopwatch: Stopwatch) -> None:
         first, *others = self.members
+        seed = None if follows else first.workspace.folder(f"seed-{self.scope}") / "data"
+        shared = self._shared_configuration(follows)
+        first.configure({**self._configuration(first), "bootstrap": {"dcs": shared}}, seed=seed)
+        for member in others:
+            member.configure(self._configuration(member))  # without "bootstrap", so that they leave it to the first
+        with stopwatch.phase("etcd"):
+            self.etcd.await_ready()
+            self.etcd.put(self._key("config"), json.dumps(shared))
+        for member in self.members:
+            member.start()
+        if seed is not None:
+            with stopwatch.phase("initdb"):
+                make_cluster(first.workspace, first.tools, seed, initdb_args=("--data-checksums", *initdb_args))
         with stopwatch.phase("leader"):
-            first.start()
-            meanwhile()
-            self._await("somebody to lead", self.leader, _UP_SECONDS, ignoring=(Unproven,), starting=True)
-            for member in others:
-                member.start()
             self._await(
                 f"{first.name} to lead", lambda: _leads(first, follows), _UP_SECONDS, ignoring=_NOT_YET, starting=True
             )
@@ -352,7 +330,7 @@ class PatroniCluster:
     def _key(self, name: str) -> str:
         return f"/service/{self.scope}/{name}"
 
-    def _configuration(self, member: Member, follows: PatroniCluster | None) -> dict[str, Any]:
+    def _configuration(self, member: Member) -> dict[str, Any]:
         """Return what stands in ``patroni.yml``."""
         place, known = member.place, self._secrets
         return {
@@ -371,13 +349,12 @@ class PatroniCluster:
                 "password": self.etcd.password,
             },
             "watchdog": {"mode": "off"},
-            "bootstrap": {"dcs": self._shared_configuration(follows)},
             "postgresql": {
                 "listen": f"{place.host}:{place.port}",
                 "connect_address": f"{place.host}:{place.port}",
                 "data_dir": str(member.data_directory),
                 "bin_dir": str(member.tools.bin),
-                "bin_name": {"postgres": str(member.wrapper)},
+                "bin_name": {name: str(path) for name, path in member.programs.items()},
                 "pgpass": str(member.folder / _LIBPQ_NAME),
                 "use_unix_socket": True,
                 "use_unix_socket_repl": True,
@@ -413,7 +390,7 @@ class PatroniCluster:
                 "parameters": {**_PARAMETERS, **mode.parameters},
             },
         }
-        if mode.synchronous and follows is None:
+        if mode.synchronous:
             shared |= {"synchronous_mode": "quorum", "synchronous_mode_strict": True}
         if follows is not None:
             # Whoever leads there is among them, and a replica's stream is as good; libpq takes the first that answers.
@@ -427,10 +404,6 @@ class PatroniCluster:
 
 _HTTP = urllib3.PoolManager(retries=urllib3.Retry(0), timeout=2)
 _NOT_YET = (urllib3.exceptions.HTTPError, Unproven, psycopg.OperationalError)
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def _streaming(leader: Member, *, synchronous: bool) -> set[str]:

@@ -94,6 +94,10 @@ class Etcd:
         kept = answer.get("kvs")
         return base64.b64decode(kept[0]["value"]).decode() if kept else None
 
+    def put(self, key: str, value: str) -> None:
+        """Keep something under a key."""
+        self._ask("kv/put", {"key": _encoded(key), "value": _encoded(value)}, token=self._token())
+
     def keys(self, prefix: str) -> list[str]:
         """Return the keys that begin with a prefix, in order."""
         upper = prefix[:-1] + chr(ord(prefix[-1]) + 1)

@@ -29,6 +29,8 @@ from runbook_lib.sandbox import interpreter
 from runbook_lib.waiting import wait_for
 
 _END_SECONDS = 20.0
+_SEED_LOOKS = 6000
+"""At 0.02 s each: two minutes."""
 
 
 @dataclass(frozen=True)
@@ -116,18 +118,22 @@ class Member:
         """Return the same over the socket, which needs no password."""
         return make_conninfo(host=str(self.folder), port=self.place.port, user=SUPERUSER, dbname=dbname)
 
-    def configure(self, patroni: Mapping[str, Any]) -> None:
-        """Write Patroni's configuration, and the wrapper that PostgreSQL is started by."""
-        self.wrapper.write_text(self._wrapped())
-        self.wrapper.chmod(0o700)
+    def configure(self, patroni: Mapping[str, Any], *, seed: Path | None = None) -> None:
+        """Write Patroni's configuration, and what it starts PostgreSQL by.
+
+        :param seed: where the data directory will be that the member begins with; None where it takes another's
+        """
+        for name, script in (("postgres", self._postgres()), ("initdb", self._initdb(seed))):
+            self.programs[name].write_text(script)
+            self.programs[name].chmod(0o700)
         self.configuration.touch(mode=0o600)
         self.configuration.write_text(json.dumps(patroni, indent=2))  # JSON is YAML
         self.workspace.give(self.folder)
 
     @property
-    def wrapper(self) -> Path:
-        """What Patroni starts PostgreSQL by."""
-        return self.folder / "postgres"
+    def programs(self) -> Mapping[str, Path]:
+        """What Patroni is to take instead of PostgreSQL's own programs, by their names."""
+        return {name: self.folder / name for name in ("postgres", "initdb")}
 
     def start(self) -> None:
         """Start Patroni, and return at once."""
@@ -199,7 +205,7 @@ class Member:
         except subprocess.TimeoutExpired:
             self.crash()
 
-    def _wrapped(self) -> str:
+    def _postgres(self) -> str:
         """Return a shell script that is PostgreSQL to Patroni.
 
         It gives up what lets Patroni reach its interpreter (see `interpreter`), which is nothing for a server that
@@ -207,13 +213,7 @@ class Member:
         name, which ``postgres --single`` insists on, it does by other means what Patroni calls that for before it
         rewinds a primary that crashed: crash recovery, and a clean end.
         """
-        bare = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--"] if self.workspace.account else []
-        libraries = self.tools.bin.parent / "lib"
-        if (
-            libraries / "libpq.so.5"
-        ).exists():  # else its WAL receiver takes the system's, which may be none, or too old
-            bare = ["env", f"LD_LIBRARY_PATH={libraries}", *bare]
-        postgres, pg_ctl = (shlex.join([*bare, str(self.tools.program(name))]) for name in ("postgres", "pg_ctl"))
+        postgres, pg_ctl = self._bare("postgres"), self._bare("pg_ctl")
         log, data = shlex.quote(str(self.postgres_log)), shlex.quote(str(self.data_directory))
         lines = ["#!/bin/sh"]
         if self.workspace.account or not has_name(os.geteuid()):
@@ -226,8 +226,33 @@ class Member:
                 f"    exec {pg_ctl} stop -w -s -m fast -D {data}",
                 "fi",
             ]
-        lines.append(f'exec {postgres} "$@" 2>>{log}')
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, f'exec {postgres} "$@" 2>>{log}', ""])
+
+    def _initdb(self, seed: Path | None) -> str:
+        """Return a shell script that is ``initdb`` to Patroni: where there is a seed, it is taken for what was made.
+
+        So initdb runs while Patroni starts, and under an account that has a name, which it insists on too.
+        """
+        if seed is None:
+            return f'#!/bin/sh\nexec {self._bare("initdb")} "$@"\n'
+        taken, data = shlex.quote(str(seed)), shlex.quote(str(self.data_directory))
+        return f"""#!/bin/sh
+looks=0
+until [ -d {taken} ]; do
+    looks=$((looks + 1))
+    [ $looks -lt {_SEED_LOOKS} ] || exit 1
+    sleep 0.02
+done
+exec mv {taken} {data}
+"""
+
+    def _bare(self, program: str) -> str:
+        """Return the beginning of a command line that runs one of PostgreSQL's programs and nothing else."""
+        command = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--"] if self.workspace.account else []
+        libraries = self.tools.bin.parent / "lib"
+        if (libraries / "libpq.so.5").exists():  # else its WAL receiver takes the system's: none, or one too old
+            command = ["env", f"LD_LIBRARY_PATH={libraries}", *command]
+        return shlex.join([*command, str(self.tools.program(program))])
 
     def _postmaster(self) -> psutil.Process | None:
         """Return PostgreSQL's first process, if what ``postmaster.pid`` names is still that."""
