@@ -70,7 +70,7 @@ class TestQuestions:
         finally:
             frozen.signal_patroni(signal.SIGCONT)
 
-    def test_are_answered_from_memory_without_etcd_and_say_when_it_was_seen(self, cluster: PatroniCluster) -> None:
+    def test_of_a_member_itself_are_answered_without_etcd(self, cluster: PatroniCluster) -> None:
         cluster.etcd.freeze()
         try:
             assert cluster.api().status().dcs_last_seen > time.time() - 10

@@ -158,7 +158,7 @@ def test_killed_with_its_owner_it_leaves_nothing() -> None:
         from runbook_lib.sandbox.patroni.cluster import PatroniCluster
         with (
             Workspace.open() as workspace,
-            PatroniCluster.up(workspace, binaries.find({MAJOR}), members=("postgres-0", "postgres-1")) as cluster,
+            PatroniCluster.up(workspace, binaries.find({MAJOR}), members=("postgres-0",)) as cluster,
         ):
             pids = [pid for each in cluster.members for pid in (each.patroni_pid, each.postmaster_pid)]
             print(workspace.path, *pids, cluster.etcd._process.pid, sep="|", flush=True)

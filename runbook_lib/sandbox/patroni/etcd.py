@@ -98,13 +98,6 @@ class Etcd:
         """Keep something under a key."""
         self._ask("kv/put", {"key": _encoded(key), "value": _encoded(value)}, token=self._token())
 
-    def keys(self, prefix: str) -> list[str]:
-        """Return the keys that begin with a prefix, in order."""
-        upper = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        question = {"key": _encoded(prefix), "range_end": _encoded(upper), "keys_only": True}
-        answer = self._ask("kv/range", question, token=self._token())
-        return [base64.b64decode(each["key"]).decode() for each in answer.get("kvs", [])]
-
     def freeze(self) -> None:
         """Stop it in its tracks: connections stay open, and nobody gets an answer."""
         self._signal(signal.SIGSTOP)
