@@ -35,7 +35,8 @@ $(VENV)/ready: requirements.lock
 	@echo "setting up $(VENV) with $$($(PYTHON) --version); this happens once and takes about a minute"
 	@rm -rf $(VENV)
 	@$(PYTHON) deploy/make_venv.py $(VENV)
-	@$(PY) -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements.lock
+	@PIP_CONSTRAINT=requirements.lock \
+	  $(PY) -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements.lock
 	@ln -sf ../../deploy/runbook $(VENV)/bin/runbook
 	@touch $@
 

@@ -202,6 +202,7 @@ def session(
     statement_timeout_seconds: float = 0,
     lock_timeout_seconds: float = 10,
     connect_timeout_seconds: int = 10,
+    answer_within_seconds: float | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Session]:
     """Open a session in autocommit mode and close it at the end.
@@ -210,6 +211,8 @@ def session(
     :param application_name: what ``pg_stat_activity`` shows of us
     :param read_only: have PostgreSQL itself refuse every write of this session
     :param statement_timeout_seconds: 0 for none
+    :param answer_within_seconds: when a server that keeps silent is given up; by default some time after the
+        statement's own timeout
     :param settings: further settings for the session, over the pinned ones
 
     Raise `Unreachable` if nothing answers, `Denied` if the login is refused, `NotFound` if there is no such database.
@@ -230,7 +233,7 @@ def session(
             (json.dumps(wanted),),
         )
         bounded = statement_timeout_seconds + _GRACE_SECONDS if statement_timeout_seconds else None
-        connection.answer_within_seconds = bounded
+        connection.answer_within_seconds = answer_within_seconds or bounded
         yield Session(connection, dsn)
 
 
@@ -311,6 +314,16 @@ def copy_between(source: Session, query: str, target: Session, table: str) -> No
 def with_database(dsn: str, database: str) -> str:
     """Return the connection string of another database on the same server."""
     return make_conninfo(dsn, dbname=database)
+
+
+def at_address(dsn: str, host: str, port: int) -> str:
+    """Return the connection string of the same database and user on another server."""
+    return make_conninfo(dsn, host=host, port=port)
+
+
+def nobody_listens(error: Unreachable) -> bool:
+    """Say whether a connection failed because nothing listens there, as opposed to something that keeps silent."""
+    return "Connection refused" in error.why or ("socket" in error.why and "No such file or directory" in error.why)
 
 
 def database_of(dsn: str) -> str:

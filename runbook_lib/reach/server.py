@@ -203,55 +203,7 @@ class PostgresServer:
             )
 
     def _make_cluster(self, settings: Mapping[str, str], initdb_args: Sequence[str]) -> None:
-        """Run initdb, and write the settings.
-
-        Of all PostgreSQL's programs initdb alone insists that its user id has a name. As root it therefore runs as
-        ``nobody``, in a folder of its own, and the cluster changes hands when it is made. A user id that a container
-        platform made up is shown to initdb as ``nobody`` by a user namespace, where the kernel lets us.
-        """
-        nobody = _somebody_with_a_name() if self.workspace.account else None
-        shown_as_nobody = (
-            [] if self.workspace.account or _has_name(os.geteuid()) else _shown_as(_somebody_with_a_name())
-        )
-        nursery = self.workspace.path / f"{self.folder.name}.initdb"
-        nursery.mkdir(mode=0o700)
-        if nobody:
-            os.chown(nursery, nobody.uid, nobody.gid)
-        made = nursery / "data"
-        arguments = [
-            "--pgdata",
-            str(made),
-            "--username",
-            SUPERUSER,
-            "--auth",
-            "trust",
-            "--no-sync",
-            "--no-instructions",
-        ]
-        try:
-            for locale in _LOCALES:
-                initdb = programs.run(
-                    [
-                        *shown_as_nobody,
-                        self.tools.program("initdb"),
-                        *arguments,
-                        *("--encoding", "UTF8", "--locale", locale),
-                        *initdb_args,
-                    ],
-                    sought="making a throwaway PostgreSQL cluster",
-                    timeout_seconds=_INITDB_SECONDS,
-                    workspace=self.workspace,
-                    account=nobody,
-                )
-                if initdb.succeeded or "invalid locale" not in initdb.stderr:
-                    break
-            remedy = f"see what initdb of {self.tools.bin} needs; {self.workspace.free_bytes:,} bytes are free there"
-            if shown_as_nobody:
-                remedy = f"give user id {os.geteuid()} a name in /etc/passwd, or run as a user that has one"
-            initdb.must(remedy)
-            made.rename(self.data_directory)
-        finally:
-            shutil.rmtree(nursery, ignore_errors=True)
+        make_cluster(self.workspace, self.tools, self.data_directory, initdb_args=initdb_args)
         with (self.data_directory / "postgresql.conf").open("a") as configuration:
             configuration.write("\n# The runbook's\n" + self._configuration(settings))
         self.workspace.give(self.data_directory)
@@ -304,6 +256,69 @@ class PostgresServer:
             self.stop()
 
 
+def make_cluster(
+    workspace: Workspace,
+    tools: PostgresTools,
+    data_directory: Path,
+    *,
+    initdb_args: Sequence[str] = (),
+) -> None:
+    """Run initdb in a workspace, and hand what it made to the workspace's account.
+
+    Of all PostgreSQL's programs initdb (and ``postgres --single``, which it runs) insists that its user id has a name.
+    As root it therefore runs as ``nobody``, in a folder of its own, and the cluster changes hands when it is made. A
+    user id that a container platform made up is shown to initdb as ``nobody`` by a user namespace, where the kernel
+    lets us.
+
+    :param data_directory: where the cluster is to be; nothing is there yet
+    :param initdb_args: arguments for initdb, which win over ours: UTF8 and the C.UTF-8 locale where there is one
+
+    Raise `ToolFailed` with what initdb said where it fails.
+    """
+    nobody = _somebody_with_a_name() if workspace.account else None
+    shown_as_nobody = [] if workspace.account or has_name(os.geteuid()) else _shown_as(_somebody_with_a_name())
+    nursery = workspace.path / f"{data_directory.parent.name}.initdb"
+    nursery.mkdir(mode=0o700)
+    if nobody:
+        os.chown(nursery, nobody.uid, nobody.gid)
+    made = nursery / "data"
+    arguments = [
+        "--pgdata",
+        str(made),
+        "--username",
+        SUPERUSER,
+        "--auth",
+        "trust",
+        "--no-sync",
+        "--no-instructions",
+    ]
+    try:
+        for locale in _LOCALES:
+            initdb = programs.run(
+                [
+                    *shown_as_nobody,
+                    tools.program("initdb"),
+                    *arguments,
+                    *("--encoding", "UTF8", "--locale", locale),
+                    *initdb_args,
+                ],
+                sought="making a throwaway PostgreSQL cluster",
+                timeout_seconds=_INITDB_SECONDS,
+                workspace=workspace,
+                account=nobody,
+            )
+            if initdb.succeeded or "invalid locale" not in initdb.stderr:
+                break
+        remedy = f"see what initdb of {tools.bin} needs; {workspace.free_bytes:,} bytes are free there"
+        if shown_as_nobody:
+            remedy = f"give user id {os.geteuid()} a name in /etc/passwd, or run as a user that has one"
+        initdb.must(remedy)
+        workspace.give(made)
+        made.rename(data_directory)  # last: whoever waits for it may take it at once
+    finally:
+        shutil.rmtree(nursery, ignore_errors=True)
+
+
 def _somebody_with_a_name() -> Account:
     """Return an unprivileged account that is known by name on this machine."""
     for name in ("nobody", "daemon"):
@@ -323,7 +338,8 @@ def _shown_as(account: Account) -> list[str]:
     return ["unshare", "--user", f"--map-user={account.uid}", f"--map-group={account.gid}", "--"]
 
 
-def _has_name(uid: int) -> bool:
+def has_name(uid: int) -> bool:
+    """Say whether a user id has a name on this machine."""
     with contextlib.suppress(KeyError):
         return bool(pwd.getpwuid(uid))
     return False

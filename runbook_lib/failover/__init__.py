@@ -1,0 +1,1 @@
+"""Failing over, and proving what it cost."""
