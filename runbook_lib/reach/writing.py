@@ -1,0 +1,306 @@
+"""One write at a time, and what may be believed of how it ended.
+
+A drill that counts lost writes stands on one distinction, which drivers do not make: a write that the server *refused*
+is certainly not there, one whose answer never came may be. Whoever takes the second for the first finds rows that
+nobody wrote; whoever takes the first for the second never sees a loss. So it is decided here, once, for both ways in
+which this project writes: a prober's single statement on a connection of its own, and the transaction of an
+application built as TenSafe is (SQLAlchemy on asyncpg, pooled).
+
+And one thing more: a prober that waits for an answer longer than it said is blind meanwhile. asyncpg's own timeouts
+send a cancel request by a second connection to the very server that does not answer; here the connection is dropped
+instead, which takes no longer than saying so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import asyncpg  # type: ignore[import-untyped]
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+SCHEMA = "runbook_history"
+"""The schema of the table that is written to."""
+TABLE = f"{SCHEMA}.writes"
+"""The table that is written to. It has no key: a row that is there twice must be able to be."""
+
+_ACKNOWLEDGER = """
+RETURNING pg_catalog.pg_current_wal_insert_lsn()::text,
+    pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8),
+    (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
+    pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(),
+    pg_catalog.pg_postmaster_start_time()::text
+"""
+# The timeline of the control file is the last checkpoint's, which a promoted server has not made yet.
+_INSERT = f"INSERT INTO {TABLE} (run, client, sequence) VALUES ($1, $2, $3)" + _ACKNOWLEDGER
+_INSERT_NAMED = text(
+    f"INSERT INTO {TABLE} (run, client, sequence) VALUES (:run, :client, :sequence)"
+    + _ACKNOWLEDGER.replace("::", "\\:\\:")
+)
+_BROKEN = (
+    SQLAlchemyError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+"""What a server or a network that does not do its work is raised as."""
+_CONNECTION_LOST = "08"
+"""The class of the errors that the driver makes up itself when a connection breaks."""
+_GRACE_SECONDS = 2.0
+"""How long after our own deadline the server stops a statement that nobody waits for any more."""
+
+
+class WriteOutcome(Enum):
+    """What is known of a write."""
+
+    ACKNOWLEDGED = "a"
+    """The server said that it is committed."""
+    REFUSED = "r"
+    """It is certainly not committed: the server said so, or its commit was never sent."""
+    INDETERMINATE = "i"
+    """Its commit was sent, and no answer came that can be relied on: it may be there."""
+    UNSENT = "u"
+    """Nobody tried: every connection was waiting for an answer, or the prober itself was late. It says nothing of the
+    server."""
+
+
+@dataclass(frozen=True)
+class Acknowledger:
+    """The server that acknowledged a write, as the very statement that wrote told it."""
+
+    system_identifier: str
+    """The cluster's identity."""
+    timeline: int
+    """The timeline it was writing."""
+    address: str
+    """The address that the connection came to; empty on a unix socket."""
+    port: int
+    """The port; 0 on a unix socket."""
+    started_at: str
+    """When this server was started: two copies on unix sockets differ in nothing else."""
+
+    def __str__(self) -> str:
+        """Return where it is and what it writes, for a report."""
+        place = f"{self.address}:{self.port}" if self.address else "a unix socket"
+        return f"{place}, timeline {self.timeline}, up since {self.started_at}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How one write ended."""
+
+    outcome: WriteOutcome
+    """What is known of it."""
+    ended_ns: int
+    """When that was known, on the monotonic clock."""
+    error: str = ""
+    """At which stage it failed and how: ``connect 57P03``, ``statement 25006``, ``commit deadline``; empty where it
+    did not."""
+    acknowledger: Acknowledger | None = None
+    """Who acknowledged it; None where nobody did."""
+    lsn: str = ""
+    """A position in that server's WAL behind the row and before its commit; empty where nobody acknowledged it."""
+
+
+class Writer(ABC):
+    """One place to write from. It carries out one write at a time."""
+
+    @abstractmethod
+    async def write(self, run: str, client: str, sequence: int) -> Answer:
+        """Write one row and return how that ended. Never raises for what a server or a network does."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of the connection, at once."""
+
+
+class DirectWriter(Writer):
+    """A connection of its own, kept from one write to the next and made anew where it broke."""
+
+    def __init__(self, *, deadline_seconds: float, application_name: str, fresh: bool = False) -> None:
+        """Reach the server that libpq's variables (``PGHOST``, ``PGSERVICE``, ...) name, when it is first needed.
+
+        :param deadline_seconds: for one write, its connection included
+        :param fresh: make a new connection for each write, so that each looks its server's name up anew
+        """
+        self._deadline_seconds = deadline_seconds
+        self._fresh = fresh
+        statement_milliseconds = round((deadline_seconds + _GRACE_SECONDS) * 1000)
+        self._settings = {
+            "application_name": application_name,
+            # Whoever waits for a lock on our behalf when we are gone is not to wait for ever.
+            "statement_timeout": str(statement_milliseconds),
+        }
+        self._connection: Any = None
+        self._statement: Any = None
+        self._warned = False
+
+    async def write(self, run: str, client: str, sequence: int) -> Answer:
+        """Write one row; see `Writer`."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._deadline_seconds
+        while True:
+            if self._connection is None or self._connection.is_closed():
+                try:
+                    async with asyncio.timeout_at(ends):
+                        await self._connect()
+                except _BROKEN as failed:
+                    self._drop()
+                    return Answer(WriteOutcome.REFUSED, time.monotonic_ns(), f"connect {_kind(failed)}")
+            self._warned = False
+            # No cancel request: see above.
+            guard = loop.call_at(ends, self._connection.terminate)
+            try:
+                row = await self._statement.fetchrow(run, client, sequence)
+                ended_ns = time.monotonic_ns()
+                break
+            except _BROKEN as failed:
+                ended_ns = time.monotonic_ns()
+                if _certainly_not_sent(failed):
+                    self._drop()
+                    continue
+                refused = _certainly_not_done(failed)
+                if not refused or self._connection.is_closed():
+                    self._drop()
+                error = "deadline" if loop.time() >= ends and not refused else _kind(failed)
+                outcome = WriteOutcome.REFUSED if refused else WriteOutcome.INDETERMINATE
+                return Answer(outcome, ended_ns, f"statement {error}")
+            finally:
+                guard.cancel()
+        if self._fresh:
+            self._drop()
+        if self._warned:
+            # "The transaction has already committed locally, but might not have been replicated to the standby."
+            return Answer(WriteOutcome.INDETERMINATE, ended_ns, "commit warning")
+        return Answer(WriteOutcome.ACKNOWLEDGED, ended_ns, "", _acknowledger(row), row[0])
+
+    async def close(self) -> None:
+        """Let go of the connection; see `Writer`."""
+        self._drop()
+
+    async def _connect(self) -> None:
+        self._connection = await asyncpg.connect(timeout=self._deadline_seconds, server_settings=self._settings)
+        self._connection.add_log_listener(self._heard)
+        self._statement = await self._connection.prepare(_INSERT)
+
+    def _heard(self, _: object, said: Any) -> None:
+        self._warned = self._warned or getattr(said, "severity_en", "") == "WARNING"
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+        self._connection = self._statement = None
+
+
+class ApplicationStack:
+    """The pool of an application built as TenSafe is."""
+
+    def __init__(
+        self, *, connections: int, deadline_seconds: float, application_name: str, options: Mapping[str, Any] | None
+    ) -> None:
+        """Make a pool towards the server that libpq's variables name; nothing is connected yet.
+
+        :param connections: how many the pool holds at most
+        :param deadline_seconds: for a connection, for a place in the pool, and for a statement
+        :param options: further options of SQLAlchemy's engine, such as ``{"pool_recycle": 300}``, over ours
+        """
+        settings = {"application_name": application_name}
+
+        async def connect() -> Any:
+            return await asyncpg.connect(
+                timeout=deadline_seconds, command_timeout=deadline_seconds, server_settings=settings
+            )
+
+        ours = {"pool_size": connections, "max_overflow": 0, "pool_timeout": deadline_seconds, "pool_pre_ping": True}
+        self.engine: AsyncEngine = create_async_engine(
+            "postgresql+asyncpg://", async_creator=connect, **{**ours, **(options or {})}
+        )
+        self.deadline_seconds = deadline_seconds
+        """For a connection, for a place in the pool, and for a statement."""
+
+
+class PooledWriter(Writer):
+    """A transaction at a time, on whatever connection the application's pool hands out."""
+
+    def __init__(self, stack: ApplicationStack) -> None:
+        """Write through this pool."""
+        self._stack = stack
+
+    async def write(self, run: str, client: str, sequence: int) -> Answer:
+        """Write one row; see `Writer`. Until its commit is sent, a transaction that breaks is certainly not done."""
+        answer: Answer | None = None
+        stage = "connect"
+        try:
+            async with asyncio.timeout(self._stack.deadline_seconds), self._stack.engine.connect() as connection:
+                stage = "statement"
+                named = {"run": run, "client": client, "sequence": sequence}
+                row = (await connection.execute(_INSERT_NAMED, named)).one()
+                stage = "commit"
+                await connection.commit()
+                answer = Answer(WriteOutcome.ACKNOWLEDGED, time.monotonic_ns(), "", _acknowledger(row), row[0])
+        except _BROKEN as failed:
+            if answer is None:  # what goes wrong behind the acknowledgement takes nothing back
+                cause = _cause(failed)
+                refused = stage != "commit" or _certainly_not_done(cause)
+                outcome = WriteOutcome.REFUSED if refused else WriteOutcome.INDETERMINATE
+                return Answer(outcome, time.monotonic_ns(), f"{stage} {_kind(cause)}")
+        assert answer is not None, "it was acknowledged, or it raised"
+        return answer
+
+    async def close(self) -> None:
+        """Let go of the whole pool; see `Writer`."""
+        with contextlib.suppress(*_BROKEN):
+            async with asyncio.timeout(self._stack.deadline_seconds):
+                await self._stack.engine.dispose()
+
+
+def _acknowledger(row: Any) -> Acknowledger:
+    return Acknowledger(
+        system_identifier=row[2], timeline=int(row[1], 16), address=row[3] or "", port=row[4] or 0, started_at=row[5]
+    )
+
+
+def _certainly_not_done(failed: BaseException) -> bool:
+    """Return whether the server itself said that it did not do it.
+
+    An ERROR is that: behind the commit record there is none. A FATAL is not: a server that is shut down in the middle
+    of a commit says it, too.
+    """
+    said = isinstance(failed, asyncpg.PostgresError) and not (failed.sqlstate or "").startswith(_CONNECTION_LOST)
+    return said and getattr(failed, "severity_en", None) == "ERROR"
+
+
+def _certainly_not_sent(failed: BaseException) -> bool:
+    """Return whether the driver itself refused to send it.
+
+    A server that ends a connection says so first and closes it then; between the two the driver knows that it may send
+    nothing, and not yet that the connection is closed.
+    """
+    return isinstance(failed, asyncpg.InternalClientError) and str(failed).startswith("cannot switch to state")
+
+
+def _cause(failed: BaseException) -> BaseException:
+    """Return the driver's own error where SQLAlchemy has wrapped it."""
+    seen: BaseException | None = failed
+    while seen is not None:
+        if isinstance(seen, (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
+            break
+        seen = getattr(seen, "orig", None) or seen.__cause__
+    return seen or failed
+
+
+def _kind(failed: BaseException) -> str:
+    """Return the SQLSTATE, or the name of the error where there is none; never its text, which may quote a row."""
+    if isinstance(failed, TimeoutError):
+        return "deadline"
+    return getattr(failed, "sqlstate", None) or type(failed).__name__
