@@ -5,8 +5,8 @@ notices. The server's own outage is not seen, only bounded: it could still write
 sent, and could again when the next one was answered; between, it is certain only from the first attempt that failed to
 the last. The two bounds are as far apart as attempts are, and are told with the figure.
 
-Two things that look like an outage are told apart from one. A single failed attempt between acknowledgements that
-follow each other as closely as attempts do is an error, and is counted as one. And a stretch in which nobody asked (a
+Two things that look like an outage are told apart from one. A single failed attempt is an error, and is counted as one:
+two moments at least must have been seen, or an answer been waited for. And a stretch in which nobody asked (a
 prober that was not running itself) is *blind*: it proves nothing, neither an outage nor its absence.
 """
 
@@ -26,6 +26,8 @@ STALL_SECONDS = 1.0
 """How long nothing may be acknowledged, although nothing failed, until that counts as an outage."""
 _LEAST_INTERVALS = 2
 """How many times the distance of attempts a gap must have to be told from their distance."""
+_LEAST_FAILED = 2
+"""How many attempts of witnesses must have failed in a gap: one by itself is an error."""
 _BLIND_INTERVALS = 5
 _BLIND_SECONDS = 0.5
 """For how long, at least, nobody must have asked for a stretch to count as blind."""
@@ -110,7 +112,7 @@ def outages(
         inside = failed[position:last]
         seconds = (until_ns - before.ended_ns) / SECOND_NS
         least = sampling_seconds * _LEAST_INTERVALS
-        seen = any(each.client in witnesses for each in inside)
+        seen = sum(each.client in witnesses for each in inside) >= _LEAST_FAILED
         stalled = after is not None and (until_ns - _first_sent(sent, before.ended_ns)) >= stall_seconds * SECOND_NS
         if seconds >= least and (seen or stalled):
             found.append(_outage(before, after, inside, seconds))

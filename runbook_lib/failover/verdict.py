@@ -41,6 +41,8 @@ class Limits:
     """Which share of attempts may fail once everything is stable again."""
     settles_within_seconds: float = 2.0
     """How long after the last outage everything is to be stable."""
+    brief_seconds: float = 0.5
+    """Outages shorter than this, where there are longer ones, are no new fault: what fails in them counts."""
     window_seconds: float = 2.0
     """Over how long the error rate is then taken, at least; a longer history is looked at to its end."""
     least_acknowledged: int = 20
@@ -256,7 +258,8 @@ def _settled(history: History, outages: Sequence[Outage], limits: Limits) -> Err
         return None
     began_ns = min(each.sent_ns for each in history.attempts)
     if outages:
-        last = outages[-1].ended_ns
+        longest = max(outages, key=lambda outage: outage.seconds)
+        last = max([each for each in outages if each.seconds >= limits.brief_seconds] or [longest], key=_began).ended_ns
         if last is None:
             return None
         began_ns = last + round(limits.settles_within_seconds * SECOND_NS)
@@ -265,6 +268,10 @@ def _settled(history: History, outages: Sequence[Outage], limits: Limits) -> Err
     if seconds < limits.window_seconds:
         return None
     return ErrorRate(began_ns, seconds, len(inside), sum(each.failed for each in inside))
+
+
+def _began(outage: Outage) -> int:
+    return outage.began_ns
 
 
 def _findings(verdict: Verdict, limits: Limits) -> Iterator[Finding]:

@@ -168,14 +168,19 @@ class Place:
     def standby_of(self, source: Instance) -> Iterator[Instance]:
         """A standby that streams from the primary, and has everything."""
         folder = self.workspace.folder("standby")
-        argv: list[str | Path] = [self.tools.program("pg_basebackup"), "-D", folder / "data", "-c", "fast", "-R"]
+        argv: list[str | Path] = [self.tools.program("pg_basebackup"), "-D", folder / "data", "-c", "fast"]
         made = programs.run([*argv, "-d", source.dsn], sought="a standby", timeout_seconds=60, workspace=self.workspace)
         made.must("look at the primary's log")
+        # Not by -R: it writes every option that its own libpq knows, and the server may be linked to an older one.
+        (folder / "data" / "standby.signal").touch()
+        with (folder / "data" / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f"primary_conninfo = {postgres.literal(source.dsn)}\n")
+        self.workspace.give(folder)
         with _running(Instance(self.workspace, self.tools, folder)) as instance:
             wait_for(
                 "the standby to have everything",
                 lambda: source.value(
-                    "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_insert_lsn()"
+                    "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_flush_lsn()"
                 ),
                 where=str(source.folder),
                 within_seconds=30,
