@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from runbook_lib.failover import outages as gaps
 from runbook_lib.failover import primaries
@@ -154,6 +155,12 @@ class Verdict:
     def two_primaries_seconds(self) -> float:
         """For how long, at least, two servers were writable at once."""
         return primaries.seconds_of(self.two_primaries)
+
+    @property
+    def longest_gap_seconds(self) -> float | None:
+        """The longest time between two acknowledgements, outage or not; None where there are not two."""
+        ended = [each.ended_ns for each in self.history.attempts if each.acknowledged]
+        return max(((after - before) / SECOND_NS for before, after in pairwise(ended)), default=None)
 
     def count(self, outcome: WriteOutcome) -> int:
         """Return how many attempts ended like this."""
@@ -311,8 +318,8 @@ def _evidence_of_rows(history: History, final: FinalRows | None) -> Iterator[Fin
         says = "the rows were read before the last attempt had ended"
         yield _unproven("failover.rows", final.where, says, "stop the clients, and read them then")
     acknowledgers = {each.acknowledger for each in history.attempts if each.acknowledger is not None}
-    clusters = {each.system_identifier for each in acknowledgers}
-    if acknowledgers and final.system_identifier not in clusters:
+    clusters = {each.system_identifier for each in acknowledgers} - {""}
+    if clusters and final.system_identifier not in clusters:
         says = f"the rows are of the cluster {final.system_identifier}; {', '.join(sorted(clusters))} acknowledged"
         yield _unproven("failover.rows", final.where, says, "read them from the cluster that was written to")
     latest = max((each.timeline for each in acknowledgers), default=0)
@@ -397,7 +404,8 @@ def _explained(verdict: Verdict) -> Iterator[str]:
         yield f"  no write acknowledged from {_at(history, outage.began_ns)} on: {ended}; {failed}"
         yield f"    before it {outage.before}; after it {outage.after or 'nobody'}"
     if not verdict.outages:
-        yield "  writes were acknowledged all the time"
+        longest = verdict.longest_gap_seconds
+        yield f"  no outage was seen: acknowledgements were never further apart than {longest or 0:.3f} s"
     for lost in verdict.lost:
         yield (
             f"  lost, though {lost.server} had acknowledged them: {_listed(lost.writes)}; "

@@ -35,16 +35,18 @@ TABLE = f"{SCHEMA}.writes"
 _ACKNOWLEDGER = """
 RETURNING pg_catalog.pg_current_wal_insert_lsn()::text,
     pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8),
-    (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
     pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(),
-    pg_catalog.pg_postmaster_start_time()::text
-"""
+    pg_catalog.pg_postmaster_start_time()::text"""
 # The timeline of the control file is the last checkpoint's, which a promoted server has not made yet.
+_IDENTIFIER = "(SELECT system_identifier::text FROM pg_catalog.pg_control_system())"
 _INSERT = f"INSERT INTO {TABLE} (run, client, sequence) VALUES ($1, $2, $3)" + _ACKNOWLEDGER
 _INSERT_NAMED = text(
     f"INSERT INTO {TABLE} (run, client, sequence) VALUES (:run, :client, :sequence)"
-    + _ACKNOWLEDGER.replace("::", "\\:\\:")
+    + f"{_ACKNOWLEDGER}, {_IDENTIFIER}".replace("::", "\\:\\:")
 )
+# It makes the server read a file. A server keeps it for as long as it is up, so that a prober asks once a connection,
+# and with each write only whether that is still the same server: a pooler may lead each statement to another one.
+_WHOSE = f"SELECT pg_catalog.pg_postmaster_start_time()::text, {_IDENTIFIER}"
 _BROKEN = (
     SQLAlchemyError,
     asyncpg.PostgresError,
@@ -79,7 +81,8 @@ class Acknowledger:
     """The server that acknowledged a write, as the very statement that wrote told it."""
 
     system_identifier: str
-    """The cluster's identity."""
+    """The cluster's identity; empty where a pooler led a prober's connection to another server than at its
+    beginning."""
     timeline: int
     """The timeline it was writing."""
     address: str
@@ -143,6 +146,7 @@ class DirectWriter(Writer):
         }
         self._connection: Any = None
         self._statement: Any = None
+        self._started_at = self._system_identifier = ""
         self._warned = False
 
     async def write(self, run: str, client: str, sequence: int) -> Answer:
@@ -182,7 +186,11 @@ class DirectWriter(Writer):
         if self._warned:
             # "The transaction has already committed locally, but might not have been replicated to the standby."
             return Answer(WriteOutcome.INDETERMINATE, ended_ns, "commit warning")
-        return Answer(WriteOutcome.ACKNOWLEDGED, ended_ns, "", _acknowledger(row), row[0])
+        same = row[4] == self._started_at
+        if not same:
+            self._drop()
+        acknowledger = _acknowledger(row, self._system_identifier if same else "")
+        return Answer(WriteOutcome.ACKNOWLEDGED, ended_ns, "", acknowledger, row[0])
 
     async def close(self) -> None:
         """Let go of the connection; see `Writer`."""
@@ -191,6 +199,7 @@ class DirectWriter(Writer):
     async def _connect(self) -> None:
         self._connection = await asyncpg.connect(timeout=self._deadline_seconds, server_settings=self._settings)
         self._connection.add_log_listener(self._heard)
+        self._started_at, self._system_identifier = await self._connection.fetchrow(_WHOSE)
         self._statement = await self._connection.prepare(_INSERT)
 
     def _heard(self, _: object, said: Any) -> None:
@@ -247,7 +256,7 @@ class PooledWriter(Writer):
                 row = (await connection.execute(_INSERT_NAMED, named)).one()
                 stage = "commit"
                 await connection.commit()
-                answer = Answer(WriteOutcome.ACKNOWLEDGED, time.monotonic_ns(), "", _acknowledger(row), row[0])
+                answer = Answer(WriteOutcome.ACKNOWLEDGED, time.monotonic_ns(), "", _acknowledger(row, row[5]), row[0])
         except _BROKEN as failed:
             if answer is None:  # what goes wrong behind the acknowledgement takes nothing back
                 cause = _cause(failed)
@@ -264,10 +273,9 @@ class PooledWriter(Writer):
                 await self._stack.engine.dispose()
 
 
-def _acknowledger(row: Any) -> Acknowledger:
-    return Acknowledger(
-        system_identifier=row[2], timeline=int(row[1], 16), address=row[3] or "", port=row[4] or 0, started_at=row[5]
-    )
+def _acknowledger(row: Any, system_identifier: str) -> Acknowledger:
+    _, timeline, address, port, started_at = tuple(row)[:5]
+    return Acknowledger(system_identifier, int(timeline, 16), address or "", port or 0, started_at)
 
 
 def _certainly_not_done(failed: BaseException) -> bool:
