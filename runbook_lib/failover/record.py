@@ -17,12 +17,13 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from runbook_lib.failover.history import Client, Recorder
 from runbook_lib.failover.schedule import Schedule
-from runbook_lib.reach.writing import ApplicationStack, DirectWriter, PooledWriter, Writer
+from runbook_lib.reach.writing import DirectWriter, Writer
 
 READY = b"ready\n"
 """What it prints when its first attempt has ended."""
@@ -68,31 +69,39 @@ async def _record(told: argparse.Namespace) -> None:
     client = Client(told.kind, told.every_ms / 1000, told.deadline_ms / 1000)
     names = [told.kind] if told.clients == 1 else [f"{told.kind}-{number + 1}" for number in range(told.clients)]
     connections = max(told.connections, told.clients)
-    stack = None
+    each = connections // told.clients
+    make: Callable[[], Writer]
     if told.kind == APPLICATION:
-        stack = ApplicationStack(
-            connections=connections,
-            deadline_seconds=client.deadline_seconds,
-            application_name=APPLICATION_NAME,
-            options={"pool_recycle": told.pool_recycle_seconds},
+        make = _pool(told, client, connections)
+    else:
+        make = partial(
+            DirectWriter, deadline_seconds=client.deadline_seconds, application_name=APPLICATION_NAME, fresh=told.fresh
         )
     with Recorder(told.history, run=told.run, clients=dict.fromkeys(names, client)) as recorder:
-        schedules, writers = [], []
+        schedules: list[Schedule] = []
+        writers: list[Writer] = []
         for number, name in enumerate(names):
-            own: list[Writer] = [
-                PooledWriter(stack)
-                if stack is not None
-                else DirectWriter(
-                    deadline_seconds=client.deadline_seconds, application_name=APPLICATION_NAME, fresh=told.fresh
-                )
-                for _ in range(connections // told.clients)
-            ]
+            own = [make() for _ in range(each)]
             writers += own
             offset_seconds = client.every_seconds * number / len(names)
             schedules.append(Schedule(recorder, told.run, name, client, own, offset_seconds=offset_seconds))
         await _run(schedules, recorder)
         for writer in writers:
             await writer.close()
+
+
+def _pool(told: argparse.Namespace, client: Client, connections: int) -> Callable[[], Writer]:
+    """Return what makes writers on one pool that all clients share, as those of one application do."""
+    # Loaded here: a prober has no use for it, and is to begin at once.
+    from runbook_lib.reach.pooled_writing import ApplicationStack, PooledWriter
+
+    stack = ApplicationStack(
+        connections=connections,
+        deadline_seconds=client.deadline_seconds,
+        application_name=APPLICATION_NAME,
+        options={"pool_recycle": told.pool_recycle_seconds},
+    )
+    return partial(PooledWriter, stack)
 
 
 async def _run(schedules: Sequence[Schedule], recorder: Recorder) -> None:

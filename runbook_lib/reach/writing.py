@@ -4,7 +4,7 @@ A drill that counts lost writes stands on one distinction, which drivers do not 
 is certainly not there, one whose answer never came may be. Whoever takes the second for the first finds rows that
 nobody wrote; whoever takes the first for the second never sees a loss. So it is decided here, once, for both ways in
 which this project writes: a prober's single statement on a connection of its own, and the transaction of an
-application built as TenSafe is (SQLAlchemy on asyncpg, pooled).
+application built as TenSafe is (`runbook_lib.reach.pooled_writing`).
 
 And one thing more: a prober that waits for an answer longer than it said is blind meanwhile. asyncpg's own timeouts
 send a cancel request by a second connection to the very server that does not answer; here the connection is dropped
@@ -14,41 +14,33 @@ instead, which takes no longer than saying so.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 SCHEMA = "runbook_history"
 """The schema of the table that is written to."""
 TABLE = f"{SCHEMA}.writes"
 """The table that is written to. It has no key: a row that is there twice must be able to be."""
 
-_ACKNOWLEDGER = """
+WHO_ACKNOWLEDGES = """
 RETURNING pg_catalog.pg_current_wal_insert_lsn()::text,
     pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8),
     pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(),
     pg_catalog.pg_postmaster_start_time()::text"""
+"""What an INSERT ends with, so that the same statement tells who it was and how far its WAL was."""
 # The timeline of the control file is the last checkpoint's, which a promoted server has not made yet.
-_IDENTIFIER = "(SELECT system_identifier::text FROM pg_catalog.pg_control_system())"
-_INSERT = f"INSERT INTO {TABLE} (run, client, sequence) VALUES ($1, $2, $3)" + _ACKNOWLEDGER
-_INSERT_NAMED = text(
-    f"INSERT INTO {TABLE} (run, client, sequence) VALUES (:run, :client, :sequence)"
-    + f"{_ACKNOWLEDGER}, {_IDENTIFIER}".replace("::", "\\:\\:")
-)
+IDENTIFIER = "(SELECT system_identifier::text FROM pg_catalog.pg_control_system())"
+"""The cluster's identity, as an expression."""
+_INSERT = f"INSERT INTO {TABLE} (run, client, sequence) VALUES ($1, $2, $3)" + WHO_ACKNOWLEDGES
 # It makes the server read a file. A server keeps it for as long as it is up, so that a prober asks once a connection,
 # and with each write only whether that is still the same server: a pooler may lead each statement to another one.
-_WHOSE = f"SELECT pg_catalog.pg_postmaster_start_time()::text, {_IDENTIFIER}"
-_BROKEN = (
-    SQLAlchemyError,
+_WHOSE = f"SELECT pg_catalog.pg_postmaster_start_time()::text, {IDENTIFIER}"
+BROKEN = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
@@ -158,9 +150,9 @@ class DirectWriter(Writer):
                 try:
                     async with asyncio.timeout_at(ends):
                         await self._connect()
-                except _BROKEN as failed:
+                except BROKEN as failed:
                     self._drop()
-                    return Answer(WriteOutcome.REFUSED, time.monotonic_ns(), f"connect {_kind(failed)}")
+                    return Answer(WriteOutcome.REFUSED, time.monotonic_ns(), f"connect {kind_of(failed)}")
             self._warned = False
             # No cancel request: see above.
             guard = loop.call_at(ends, self._connection.terminate)
@@ -168,15 +160,15 @@ class DirectWriter(Writer):
                 row = await self._statement.fetchrow(run, client, sequence)
                 ended_ns = time.monotonic_ns()
                 break
-            except _BROKEN as failed:
+            except BROKEN as failed:
                 ended_ns = time.monotonic_ns()
                 if _certainly_not_sent(failed):
                     self._drop()
                     continue
-                refused = _certainly_not_done(failed)
+                refused = certainly_not_done(failed)
                 if not refused or self._connection.is_closed():
                     self._drop()
-                error = "deadline" if loop.time() >= ends and not refused else _kind(failed)
+                error = "deadline" if loop.time() >= ends and not refused else kind_of(failed)
                 outcome = WriteOutcome.REFUSED if refused else WriteOutcome.INDETERMINATE
                 return Answer(outcome, ended_ns, f"statement {error}")
             finally:
@@ -189,7 +181,7 @@ class DirectWriter(Writer):
         same = row[4] == self._started_at
         if not same:
             self._drop()
-        acknowledger = _acknowledger(row, self._system_identifier if same else "")
+        acknowledger = acknowledger_of(row, self._system_identifier if same else "")
         return Answer(WriteOutcome.ACKNOWLEDGED, ended_ns, "", acknowledger, row[0])
 
     async def close(self) -> None:
@@ -211,74 +203,13 @@ class DirectWriter(Writer):
         self._connection = self._statement = None
 
 
-class ApplicationStack:
-    """The pool of an application built as TenSafe is."""
-
-    def __init__(
-        self, *, connections: int, deadline_seconds: float, application_name: str, options: Mapping[str, Any] | None
-    ) -> None:
-        """Make a pool towards the server that libpq's variables name; nothing is connected yet.
-
-        :param connections: how many the pool holds at most
-        :param deadline_seconds: for a connection, for a place in the pool, and for a statement
-        :param options: further options of SQLAlchemy's engine, such as ``{"pool_recycle": 300}``, over ours
-        """
-        settings = {"application_name": application_name}
-
-        async def connect() -> Any:
-            return await asyncpg.connect(
-                timeout=deadline_seconds, command_timeout=deadline_seconds, server_settings=settings
-            )
-
-        ours = {"pool_size": connections, "max_overflow": 0, "pool_timeout": deadline_seconds, "pool_pre_ping": True}
-        self.engine: AsyncEngine = create_async_engine(
-            "postgresql+asyncpg://", async_creator=connect, **{**ours, **(options or {})}
-        )
-        self.deadline_seconds = deadline_seconds
-        """For a connection, for a place in the pool, and for a statement."""
-
-
-class PooledWriter(Writer):
-    """A transaction at a time, on whatever connection the application's pool hands out."""
-
-    def __init__(self, stack: ApplicationStack) -> None:
-        """Write through this pool."""
-        self._stack = stack
-
-    async def write(self, run: str, client: str, sequence: int) -> Answer:
-        """Write one row; see `Writer`. Until its commit is sent, a transaction that breaks is certainly not done."""
-        answer: Answer | None = None
-        stage = "connect"
-        try:
-            async with asyncio.timeout(self._stack.deadline_seconds), self._stack.engine.connect() as connection:
-                stage = "statement"
-                named = {"run": run, "client": client, "sequence": sequence}
-                row = (await connection.execute(_INSERT_NAMED, named)).one()
-                stage = "commit"
-                await connection.commit()
-                answer = Answer(WriteOutcome.ACKNOWLEDGED, time.monotonic_ns(), "", _acknowledger(row, row[5]), row[0])
-        except _BROKEN as failed:
-            if answer is None:  # what goes wrong behind the acknowledgement takes nothing back
-                cause = _cause(failed)
-                refused = stage != "commit" or _certainly_not_done(cause)
-                outcome = WriteOutcome.REFUSED if refused else WriteOutcome.INDETERMINATE
-                return Answer(outcome, time.monotonic_ns(), f"{stage} {_kind(cause)}")
-        assert answer is not None, "it was acknowledged, or it raised"
-        return answer
-
-    async def close(self) -> None:
-        """Let go of the whole pool; see `Writer`."""
-        with contextlib.suppress(*_BROKEN):
-            async with asyncio.timeout(self._stack.deadline_seconds):
-                await self._stack.engine.dispose()
-
-
-def _acknowledger(row: Any, system_identifier: str) -> Acknowledger:
+def acknowledger_of(row: Any, system_identifier: str) -> Acknowledger:
+    """Return who it was, of a row that begins with `WHO_ACKNOWLEDGES`."""
     _, timeline, address, port, started_at = tuple(row)[:5]
     return Acknowledger(system_identifier, int(timeline, 16), address or "", port or 0, started_at)
 
 
-def _certainly_not_done(failed: BaseException) -> bool:
+def certainly_not_done(failed: BaseException) -> bool:
     """Return whether the server itself said that it did not do it.
 
     An ERROR is that: behind the commit record there is none. A FATAL is not: a server that is shut down in the middle
@@ -297,17 +228,7 @@ def _certainly_not_sent(failed: BaseException) -> bool:
     return isinstance(failed, asyncpg.InternalClientError) and str(failed).startswith("cannot switch to state")
 
 
-def _cause(failed: BaseException) -> BaseException:
-    """Return the driver's own error where SQLAlchemy has wrapped it."""
-    seen: BaseException | None = failed
-    while seen is not None:
-        if isinstance(seen, (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
-            break
-        seen = getattr(seen, "orig", None) or seen.__cause__
-    return seen or failed
-
-
-def _kind(failed: BaseException) -> str:
+def kind_of(failed: BaseException) -> str:
     """Return the SQLSTATE, or the name of the error where there is none; never its text, which may quote a row."""
     if isinstance(failed, TimeoutError):
         return "deadline"

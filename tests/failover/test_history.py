@@ -21,15 +21,8 @@ from runbook_lib.failover.rows import FinalRows
 from runbook_lib.failover.verdict import Limits, judge
 from runbook_lib.outcome import Outcome
 from runbook_lib.reach import postgres
-from runbook_lib.reach.writing import (
-    Acknowledger,
-    Answer,
-    ApplicationStack,
-    DirectWriter,
-    PooledWriter,
-    WriteOutcome,
-    Writer,
-)
+from runbook_lib.reach.pooled_writing import ApplicationStack, PooledWriter
+from runbook_lib.reach.writing import Acknowledger, Answer, DirectWriter, WriteOutcome, Writer
 from runbook_lib.waiting import wait_for
 from tests.failover.place import Instance
 from tests.failover.watching import acknowledged, await_attempts, failed
@@ -281,6 +274,8 @@ def _ask(dsn: str, monkeypatch: pytest.MonkeyPatch, what: Callable[[], object], 
             writer = PooledWriter(stack)
         answers = [await writer.write("ask", "me", 1)]
         await asyncio.to_thread(what)
+        for _ in range(3):
+            await asyncio.sleep(0)  # what has arrived is read, as it is while a prober waits for its next attempt
         answers += [await writer.write("ask", "me", 2), await writer.write("ask", "me", 3)]
         await writer.close()
         return answers
@@ -288,7 +283,8 @@ def _ask(dsn: str, monkeypatch: pytest.MonkeyPatch, what: Callable[[], object], 
     return asyncio.run(run())
 
 
-TERMINATE = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'asking'"
+ASKING = "application_name = 'asking'"
+TERMINATE = f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {ASKING}"
 
 
 @pytest.mark.parametrize("pooled", [False, True])
@@ -302,9 +298,14 @@ def test_how_a_write_ended(primary: Instance, monkeypatch: pytest.MonkeyPatch, p
     def hold_commits() -> None:
         primary.configure("synchronous_standby_names", "nobody")
 
+    def end_its_session() -> None:
+        primary.value(TERMINATE)
+        ended = f"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE {ASKING})"
+        wait_for("its session to end", lambda: primary.value(ended), where="here", within_seconds=10)
+
     well = "ACKNOWLEDGED"
     assert outcomes(lambda: None) == [well, well, well]
-    assert outcomes(lambda: primary.value(TERMINATE)) == [well, well, well]
+    assert outcomes(end_its_session) == [well, well, well]
     read_only = outcomes(lambda: primary.configure("default_transaction_read_only", "on"))
     assert read_only == [well, "REFUSED statement 25006", "REFUSED statement 25006"]
     assert primary.rows_of("ask") == {("me", 1)}
