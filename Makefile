@@ -15,9 +15,13 @@ EVIDENCE = --reports=$(REPORTS) --junitxml=$(REPORTS)/junit.xml --alluredir=$(RE
 SANDBOX  = --scale=$(SCALE) --major=$(MAJOR) $(if $(DATABASE),--database=$(DATABASE))
 # A database of your own has no TenSafe audit log to prove.
 DRILL    = $(if $(DATABASE),-k without_an_audit_log,-m weekly)
+# Folders of proofs, the longest first, so that none of them is begun last; they run beside each other.
+LONG_PROOFS = tests/detection tests/sweep tests/matrix tests/wal
+PROOFS      = $(filter-out $(LONG_PROOFS),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
+JOBS       ?= 2
 NORTHWIND = $(wildcard ../shared/data/northwind.sql)
 
-.PHONY: help setup drill test lint types architecture unit runbook containers forget northwind bench lock clean
+.PHONY: help setup drill test lint types architecture unit prove-rest long runbook containers forget northwind bench lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -49,15 +53,25 @@ types: setup  ## types, strictly
 architecture: setup  ## who may import whom
 	@$(VENV)/bin/lint-imports --no-logo 2>/dev/null || $(VENV)/bin/lint-imports
 
-unit: setup  ## proofs of the library, every detector in both directions
-	@$(PY) -m pytest tests
+unit: setup  ## proofs of the library, every detector in both directions [JOBS=2]
+	@$(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) \
+	  $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) $(addprefix prove/,$(LONG_PROOFS) $(PROOFS)) prove-rest
+
+long: setup  ## proofs that are too long for CI: the whole version matrix, every fault at every request
+	@RUNBOOK_FULL_MATRIX=1 RUNBOOK_SWEEP=1 $(PY) -m pytest tests/matrix tests/restore/test_point_in_time.py
+
+prove/%:
+	@$(PY) -m pytest $*
+
+prove-rest:
+	@$(PY) -m pytest $(wildcard tests/test_*.py)
 
 runbook: setup forget  ## the whole runbook in the sandbox
 	@$(PY) -m pytest features $(SANDBOX) $(EVIDENCE)
 
-containers: setup  ## the weekly drill with PostgreSQL in a container; needs Docker, or root on Debian [MAJOR=17]
+containers: setup  ## the weekly drill with PostgreSQL in a container, whose WAL is not in S3; needs Docker, or root on Debian [MAJOR=17]
 	@$(PY) deploy/engine.py $(if $(CI),--install) -- $(PY) -m pytest features -m "weekly or reads" --env containers \
-	  --scale=0.2 --major=$(MAJOR) --reports=$(REPORTS)/containers
+	  --allow-unproven --scale=0.2 --major=$(MAJOR) --reports=$(REPORTS)/containers
 
 forget:
 	@rm -f $(REPORTS)/summary.json $(REPORTS)/summary.md  # an old verdict must not outlive a run that could not begin

@@ -20,9 +20,14 @@ pytest_plugins = [
     "runbook_lib.evidence.plugin",
     "steps.proof",
     "steps.backup",
+    "steps.wal",
+    "steps.moment",
     "steps.restore",
     "steps.table",
+    "steps.recovery",
+    "steps.keeping",
     "steps.maintenance",
+    "steps.reachability",
     "pytester",
 ]
 
@@ -38,6 +43,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--major", type=int, default=17, help="the sandbox's PostgreSQL, 14 to 18")
     group.addoption("--database", type=Path, metavar="FILE", help="an SQL file or a dump to drill in the sandbox")
     group.addoption("--pg-bin", type=Path, metavar="DIR", help="where PostgreSQL's programs are")
+    group.addoption(
+        "--to",
+        default="",
+        metavar="MOMENT",
+        help="what to recover to: '2026-11-24 12:00:00+00', '0/3000060', 'xid 742'",
+    )
+    group.addoption("--timeline", type=int, metavar="N", help="the timeline to recover along; by default the newest")
     group.addoption("--allow-changes-to", default="", metavar="CLUSTER", help="the cluster's name, typed in full")
     group.addoption("--reason", default="", metavar="TEXT", help="why it has to be changed, for the journal")
     group.addoption(
@@ -72,6 +84,12 @@ def environment(reached: Environment, request: pytest.FixtureRequest) -> Environ
     narrowed = reached.for_scenario(request.node.stash[RECORD].name, effect_of(request.node))
     narrowed.establish()
     return narrowed
+
+
+@pytest.fixture
+def moment(pytestconfig: pytest.Config) -> tuple[str, int | None]:
+    """The moment to recover to, as it was typed, and the timeline; empty and None where none was."""
+    return pytestconfig.option.to, pytestconfig.option.timeline
 
 
 def _wanted(config: pytest.Config) -> Wanted:

@@ -26,6 +26,8 @@ from runbook_lib.settings import KubernetesCluster
 
 _COPIES = 2
 """A drill holds a dump and the database it makes of it."""
+_GRANTED_SINCE = 150_000
+"""The first server on which a single setting may be granted."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def examine(environment: Environment) -> Iterator[Examined]:
     settings = environment.settings
     yield _proven("profile", f"{settings.path or settings.name} is understood; the cluster is {settings.cluster_name}")
     yield from _guarded("database", lambda: _database(environment))
+    yield from _guarded("kept", lambda: _kept(environment))
     yield from _guarded("programs", lambda: _programs(environment))
     yield from _guarded("backups", lambda: _backups(environment))
     yield from _guarded("room", lambda: _room(environment))
@@ -86,6 +89,25 @@ def _rights(session: Session) -> Iterator[Examined]:
         else:
             role = postgres.identifier(row["role"])
             yield _unproven("rights", f"{who} does not have what this needs: {says}", remedy.format(role=role))
+    yield _may_merge(session, row["role"])
+
+
+def _may_merge(session: Session, role: str) -> Examined:
+    says = "may write rows without firing triggers (session_replication_role): merges into a living table"
+    if session.value(postgres.load_sql(__package__, "rights_to_replicate", session.version_num)):
+        return _proven("rights", f"the role {role} {says}")
+    grant = f"GRANT SET ON PARAMETER session_replication_role TO {postgres.identifier(role)}"
+    remedy = grant if session.version_num >= _GRANTED_SINCE else "merge as a superuser: before 15 it cannot be granted"
+    return _unproven("rights", f"the role {role} does not have what this needs: {says}", remedy)
+
+
+def _kept(environment: Environment) -> Iterator[Examined]:
+    found = environment.kept()
+    check = found.nothing_is_past_its_time
+    if not check.findings:
+        yield _proven("kept", f"{check.looked_at}: {check.question}")
+    for finding in check.findings:
+        yield _unproven("kept", f"{finding.subject}: {finding.says}", finding.remedy)
 
 
 def _programs(environment: Environment) -> Iterator[Examined]:

@@ -29,15 +29,20 @@ from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.kubernetes import Cluster
 from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.postgres import Session
+from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore import foreign_keys, living_table
 from runbook_lib.restore.application import TakeApplicationOut
 from runbook_lib.restore.beside import restore_beside
+from runbook_lib.restore.expiry import DropKeptDatabase, DropMerge, Kept, drop
 from runbook_lib.restore.fence import FenceDatabase
 from runbook_lib.restore.full_restore import FullRestore, Place, PutBack
 from runbook_lib.restore.made_database import MakeDatabase
 from runbook_lib.restore.maintenance_mode import MaintenanceMode
 from runbook_lib.restore.merge import MergeTable, TakeMergeBack
-from runbook_lib.restore.restored import RestoredDatabase
+from runbook_lib.restore.point_in_time import Fetching, RecoveredDatabase, RecoveredTable, Recovery, recover
+from runbook_lib.restore.recovery_plan import RecoveryPlan, plan_recovery
+from runbook_lib.restore.recovery_target import RecoveryTarget
+from runbook_lib.restore.restored import HeldTable, RestoredDatabase
 from runbook_lib.restore.review import Review, review
 from runbook_lib.restore.room import room_for_a_copy
 from runbook_lib.restore.scratch import Scratch, into_scratch
@@ -55,11 +60,17 @@ from runbook_lib.safety.recovery import TakenBack
 from runbook_lib.safety.systems import Systems
 from runbook_lib.safety.windows import why_closed
 from runbook_lib.settings import KubernetesCluster, Settings
+from runbook_lib.wal import base_backup_taking, reachability, window
 from runbook_lib.wal.archive import WalArchive
 from runbook_lib.wal.base_backup import BaseBackups
+from runbook_lib.wal.base_backup_taking import AddBaseBackup, TakenBaseBackup
+from runbook_lib.wal.moment import Moment, Table, find_the_moment
+from runbook_lib.wal.reachability import Reachability
+from runbook_lib.wal.records import WalReader
 
 KINDS_OF_ACTS: Sequence[type[Undoable]] = (
     AddBackup,
+    AddBaseBackup,
     TakeApplicationOut,
     FenceDatabase,
     MakeDatabase,
@@ -67,6 +78,8 @@ KINDS_OF_ACTS: Sequence[type[Undoable]] = (
     StageRows,
     MergeTable,
     TakeMergeBack,
+    DropKeptDatabase,
+    DropMerge,
 )
 """Every kind of act that a journal can speak of."""
 
@@ -160,14 +173,58 @@ class Environment:
 
     @property
     def wal_archive(self) -> WalArchive:
-        """Where the cluster's WAL is."""
+        """Where the cluster's WAL is. Raise `Unproven` where the profile says that it is not in the bucket."""
         archiving, identifier = self.settings.archiving, self.settings.database.system_identifier
+        if not archiving.wal_prefix:
+            raise _kept_elsewhere("the WAL archive", "wal_prefix")
         return WalArchive(self.archive.bucket, archiving.wal_prefix, system_identifier=identifier or None)
 
     @property
     def base_backups(self) -> BaseBackups:
-        """Where its base backups are."""
+        """Where its base backups are. Raise `Unproven` where the profile says that they are not in the bucket."""
+        if not self.settings.archiving.base_prefix:
+            raise _kept_elsewhere("the base backups", "base_prefix")
         return BaseBackups(self.archive.bucket, self.settings.archiving.base_prefix)
+
+    def reachability(self, *, earlier_oldest: datetime | None = None) -> Reachability:
+        """Lay out which moments of the retention window can be recovered; see `runbook_lib.wal.reachability.look`.
+
+        :param earlier_oldest: the oldest one that could be at an earlier look, where that is known
+        """
+        return reachability.look(
+            self.wal_archive,
+            self.base_backups,
+            now=self.now,
+            retention=timedelta(days=self.settings.backups.retention_days),
+            rpo=timedelta(seconds=self.settings.archiving.rpo_maximum_seconds),
+            earlier_oldest=earlier_oldest,
+        )
+
+    def wal_is_continuous(self) -> Check:
+        """Look whether the archive has all WAL of the retention window that a recovery can begin in."""
+        backups, archive = self.base_backups.listing(), self.wal_archive
+        retained_since = self.now - timedelta(days=self.settings.backups.retention_days)
+        with self.database() as session:
+            return window.wal_is_continuous(session, archive, backups, retained_since=retained_since)
+
+    def find_the_moment(self, table: str, since: datetime, until: datetime | None = None) -> Moment:
+        """Name the transactions that removed rows of a table, from the archived WAL.
+
+        :param since: the beginning of the window; it may lie before the oldest base backup, and so before any moment
+            that can be recovered
+        :param until: its end; by default the end of the archive
+
+        Raise `Unproven`, or an error below it, where there is a hole in the window.
+        """
+        bases = self.base_backups.listing().backups
+        with self.database() as session:
+            named, major = Table.living(session, table), session.server().major
+        parent = self.settings.restore.folder
+        with Workspace.open(parent=Path(parent) if parent else None) as workspace:
+            tools = binaries.find(major, directory=self.tools_directory)
+            reader = WalReader(self.wal_archive, tools, workspace.folder("segments"))
+            recoverable_lsn = min((each.start_lsn for each in bases), default=None)
+            return find_the_moment(reader, named, since, until, recoverable_lsn=recoverable_lsn)
 
     @property
     def now(self) -> datetime:
@@ -216,7 +273,7 @@ class Environment:
 
     def full_restore(self, backup: Backup) -> FullRestore:
         """Return what replacing the database by a backup of it consists of here."""
-        return FullRestore.of(backup, self._place, self.now)
+        return FullRestore.of(backup, self._place, self.now, self.identity())
 
     def put_back(self, replaced: KeptDatabase) -> PutBack:
         """Return what putting a database back consists of here."""
@@ -249,6 +306,20 @@ class Environment:
                 remedy="there is nothing to put back; a full restore keeps what it replaces",
             )
         return found[0]
+
+    def kept(self, *, now: datetime | None = None) -> Kept:
+        """List what restores keep of the database.
+
+        :param now: the moment to judge by what is past its time; by default this one
+        """
+        with self.database() as session:
+            return Kept.of(session, self._database, now or self.now)
+
+    def drop_kept(self, found: Kept) -> None:
+        """Drop what is past its time, if this run may: nothing takes that back."""
+        acts = found.acts
+        with self.procedure("drop what was kept past its time", acts) as procedure:
+            drop(acts, procedure)
 
     def room_for_a_copy(self, backup: Backup) -> Check:
         """Look whether the database's disk has room for a copy of what is in a backup."""
@@ -289,9 +360,56 @@ class Environment:
         """Restore one table, with everything that belongs to it, into a database of ours."""
         return held.into_scratch(name, archive=self.archive, scratch=place, watch=watch)
 
-    def review(self, restored: RestoredTable, *, common_columns: bool = False) -> Review:
-        """Compare a living table, row by row, with what was restored of it."""
-        return review(restored.database, self.systems, restored.held.table, common_columns=common_columns)
+    def recovery_plan(self, moment: str, place: Scratch, *, timeline: int | None = None) -> RecoveryPlan:
+        """Say what recovering the cluster to a moment consists of here.
+
+        :param moment: as `RecoveryTarget.parse` reads it; where it is empty, just before the last transaction that is
+            archived, which is the newest moment that both sides can be seen of
+        :param timeline: the timeline to follow; by default the newest
+        """
+
+        def to(target: RecoveryTarget | None) -> RecoveryPlan:
+            return plan_recovery(
+                target,
+                archive=self.wal_archive,
+                base_backups=self.base_backups,
+                workspace=place.workspace,
+                now=self.now,
+                timeline=timeline,
+                tools_directory=self.tools_directory,
+            )
+
+        if moment.strip():
+            return to(RecoveryTarget.parse(moment))
+        newest = to(None)
+        last = newest.boundary.last_commit
+        return newest if last is None else to(RecoveryTarget.transaction(last.xid, inclusive=False))
+
+    def recover_to(
+        self, plan: RecoveryPlan, place: Scratch, *, watch: Watcher = nobody
+    ) -> AbstractContextManager[Recovery]:
+        """Recover the cluster as it is planned into an instance of our own, which is gone at the block's end."""
+        backups, patience = self.settings.backups, self.settings.archiving.patience_seconds
+        return recover(
+            plan,
+            archive=self.wal_archive,
+            workspace=place.workspace,
+            tools=place.tools(plan.backup.major),
+            fetching=Fetching(backups.endpoint_url or None, backups.region or None, patience_seconds=patience),
+            watch=watch,
+        )
+
+    def recovered_database(self, recovery: Recovery) -> RecoveredDatabase:
+        """Return this database as it was then."""
+        return recovery.database(self._database)
+
+    def recovered_table(self, recovery: Recovery, table: str) -> RecoveredTable:
+        """Return a table of this database as it was then; without a schema, public is meant."""
+        return RecoveredTable(self.recovered_database(recovery), table if "." in table else f"public.{table}")
+
+    def review(self, restored: HeldTable, *, common_columns: bool = False) -> Review:
+        """Compare a living table, row by row, with what was restored or recovered of it."""
+        return review(restored.database, self.systems, restored.table, common_columns=common_columns)
 
     def table_merge(self, found: Review, *, changed_too: bool = False) -> TableMerge:
         """Return what merging rows into the living table consists of here.
@@ -306,7 +424,7 @@ class Environment:
             lock_timeout_seconds=self.settings.database.lock_timeout_seconds,
         )
 
-    def merge(self, found: Review, restored: RestoredTable, *, changed_too: bool = False) -> DoneMerge:
+    def merge(self, found: Review, restored: HeldTable, *, changed_too: bool = False) -> DoneMerge:
         """Merge rows into the living table, if this run may, and keep what it needs to be taken back."""
         acts = self.table_merge(found, changed_too=changed_too)
         with self.procedure(f"merge rows of a backup into {found.table}", acts.acts) as procedure:
@@ -380,6 +498,18 @@ class Environment:
             watch=watch,
         )
 
+    def take_base_backup(self, *, watch: Watcher = nobody) -> TakenBaseBackup:
+        """Take a base backup of the cluster, if this run may, to recover from it to any moment after it."""
+        major = self.identity().major
+        return base_backup_taking.take(
+            self.settings.database.dsn,
+            self.base_backups,
+            permit=self.permit,
+            archive=self.wal_archive,
+            tools=binaries.find(major, directory=self.tools_directory),
+            watch=watch,
+        )
+
     def restore_into_scratch(
         self, backup: Backup, name: str, place: Scratch, *, watch: Watcher = nobody
     ) -> RestoredDatabase:
@@ -424,6 +554,15 @@ class Environment:
         if not self.permit.granted:
             return "none"
         return f"granted: {self.permit.reason}"
+
+
+def _kept_elsewhere(what: str, key: str) -> Unproven:
+    return Unproven(
+        what,
+        where="the profile",
+        why=f"it says that they are not in the bucket of the backups: {key} is empty",
+        remedy=f"archive into that bucket by runbook_lib.wal.service, and name the place under [archiving], {key}",
+    )
 
 
 def _permit(settings: Settings, asked: Asked, systems: Systems) -> Permit:

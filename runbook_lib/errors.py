@@ -14,6 +14,7 @@ The tree::
     +-- TargetRefused       this is not the target that was named, or it may not be touched
     +-- ToolFailed          a program ran and failed, or its claim of success did not hold
     +-- DamagedArtefact     a backup's bytes are not the bytes that were written
+    +-- NotRecoverable      no base backup and WAL that are kept lead to the moment that was asked for
     +-- ProfileInvalid      a profile or an option cannot be understood
     +-- NoRoom              a disk is full, or would be
 
@@ -118,6 +119,12 @@ class DamagedArtefact(RunbookError):
     """A backup's bytes are not the bytes that were written."""
 
     says = "damaged"
+
+
+class NotRecoverable(RunbookError):
+    """No base backup and WAL that are kept lead to the moment that was asked for; the remedy names those they do."""
+
+    says = "cannot be recovered"
 
 
 class ProfileInvalid(RunbookError):

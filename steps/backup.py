@@ -164,6 +164,15 @@ def the_audit_chain_is_unbroken(restored: RestoredDatabase, environment: Environ
         prove(audit_chain.is_unbroken(session, exists=environment.settings.database.audit_log), evidence)
 
 
+@then("the audit chain ends where it ended when the backup was taken")
+def the_audit_chain_ends_there(
+    restored: RestoredDatabase, backup: catalog.Backup, environment: Environment, evidence: Evidence
+) -> None:
+    noted, exists = backup.audit_head, environment.settings.database.audit_log
+    with restored.session() as session:
+        prove(audit_chain.ends_where_noted(session, noted, exists=exists), evidence)
+
+
 @then("heap and indexes are sound")
 def heap_and_indexes_are_sound(restored: RestoredDatabase, evidence: Evidence) -> None:
     prove(restored.integrity(watch=evidence.watch), evidence)

@@ -12,11 +12,12 @@ from runbook_lib.environment import Environment
 from runbook_lib.evidence.collector import Evidence
 from runbook_lib.phases import Stopwatch
 from runbook_lib.restore.full_restore import FullRestore, PutBack, application_writes
+from runbook_lib.restore.prediction import Prediction, Work, room_of
 from runbook_lib.restore.restored import RestoredDatabase
 from runbook_lib.restore.swap import KeptDatabase
 from runbook_lib.safety.act import Before
 from runbook_lib.safety.permit import Procedure
-from steps.proof import prove
+from steps.proof import predicted_of, prove, prove_prediction
 
 
 @pytest.fixture
@@ -41,6 +42,11 @@ def outage() -> Stopwatch:
 @then("there is room for a copy of it")
 def there_is_room(environment: Environment, backup: catalog.Backup, evidence: Evidence) -> None:
     prove(environment.room_for_a_copy(backup), evidence)
+
+
+@then("its time and room are predicted", target_fixture="predicted")
+def time_and_room_are_predicted(backup: catalog.Backup, evidence: Evidence) -> Prediction:
+    return predicted_of(Work.of_full_restore(backup), evidence)
 
 
 @when("it is restored beside the database", target_fixture="restored")
@@ -99,6 +105,14 @@ def writes_were_refused_for(minutes: int, outage: Stopwatch, evidence: Evidence)
     assert seconds < minutes * 60
 
 
+@then("it took as long as predicted")
+def it_took_as_long_as_predicted(
+    predicted: Prediction, restored: RestoredDatabase, environment: Environment, evidence: Evidence
+) -> None:
+    with environment.database() as session:  # it has taken the database's place
+        prove_prediction(predicted, restored.took_seconds, room_of(session), evidence)
+
+
 @given("a database that was replaced", target_fixture="replaced")
 def a_database_that_was_replaced(environment: Environment, evidence: Evidence) -> KeptDatabase:
     found = environment.replaced_last()
@@ -119,3 +133,10 @@ def it_is_put_back(environment: Environment, replaced: KeptDatabase) -> None:
 def the_audit_chain_of_the_database(environment: Environment, evidence: Evidence) -> None:
     with environment.database() as session:
         prove(audit_chain.is_unbroken(session, exists=environment.settings.database.audit_log), evidence)
+
+
+@then("the audit chain of the database leads on from the backup's")
+def the_audit_chain_leads_on(environment: Environment, backup: catalog.Backup, evidence: Evidence) -> None:
+    noted, exists = backup.audit_head, environment.settings.database.audit_log
+    with environment.database() as session:
+        prove(audit_chain.leads_on_from(session, noted, exists=exists), evidence)

@@ -10,10 +10,19 @@ from runbook_lib.environment import Environment
 from runbook_lib.evidence.collector import Evidence
 from runbook_lib.restore import scratch
 from runbook_lib.restore.merge import TakeMergeBack
+from runbook_lib.restore.prediction import Prediction, Work, room_of
+from runbook_lib.restore.restored import HeldTable
 from runbook_lib.restore.staging import Mark
 from runbook_lib.restore.table import DoneMerge, is_as_it_was
 from runbook_lib.restore.table_backup import RestoredTable
-from steps.proof import prove
+from steps.proof import predicted_of, prove, prove_prediction
+
+
+@then(parsers.parse("the time and room that {table} takes are predicted"), target_fixture="predicted")
+def time_and_room_of_a_table_are_predicted(
+    table: str, backup: catalog.Backup, environment: Environment, evidence: Evidence
+) -> Prediction:
+    return predicted_of(Work.of_table_restore(environment.table_backup(backup, table)), evidence)
 
 
 @when(parsers.parse("{table} is restored from it to scratch"), target_fixture="restored_table")
@@ -33,7 +42,7 @@ def it_is_what_its_manifest_says(restored_table: RestoredTable, environment: Env
 
 
 @when("the rows that are missing are merged into the living table", target_fixture="done")
-def missing_rows_are_merged(restored_table: RestoredTable, environment: Environment, evidence: Evidence) -> DoneMerge:
+def missing_rows_are_merged(restored_table: HeldTable, environment: Environment, evidence: Evidence) -> DoneMerge:
     found = environment.review(restored_table)
     evidence.text("the living table beside the backup", str(found))
     done = environment.merge(found, restored_table)
@@ -42,7 +51,7 @@ def missing_rows_are_merged(restored_table: RestoredTable, environment: Environm
 
 
 @then("no row of the backup is missing")
-def no_row_is_missing(restored_table: RestoredTable, environment: Environment, evidence: Evidence) -> None:
+def no_row_is_missing(restored_table: HeldTable, environment: Environment, evidence: Evidence) -> None:
     prove(environment.review(restored_table).nothing_is_missing, evidence)
     evidence.phases("restoring the table", restored_table.database.phases)
 
@@ -56,6 +65,14 @@ def every_foreign_key_holds(done: DoneMerge, environment: Environment, evidence:
 def the_table_is_the_same(done: DoneMerge, environment: Environment, evidence: Evidence) -> None:
     with environment.database() as session:
         prove(done.table_is_the_same(session), evidence)
+
+
+@then("the table took as long as predicted")
+def the_table_took_as_long_as_predicted(
+    predicted: Prediction, restored_table: RestoredTable, evidence: Evidence
+) -> None:
+    with restored_table.database.session() as session:
+        prove_prediction(predicted, restored_table.database.took_seconds, room_of(session), evidence)
 
 
 @given("a table that rows were merged into", target_fixture="mark")

@@ -162,7 +162,7 @@ class TestDoctor:
         ran = user.doctor()
         assert ran.not_proven == [], ran.output
         assert ran.exit_code == PROVEN
-        for what in ("profile", "database", "rights", "programs", "backups", "room", "journal", "changes"):
+        for what in ("profile", "database", "rights", "kept", "programs", "backups", "room", "journal", "changes"):
             assert ran.says("proven", what), what
         assert ran.output.rstrip().endswith("nothing was altered")
 
@@ -219,8 +219,38 @@ class TestDoctor:
     def test_a_role_without_rights(self, user: User) -> None:
         ran = user.doctor(database__dsn=make_conninfo(user.world.dsn, user="clerk"))
         assert ran.exit_code == UNPROVEN
-        assert len(ran.says("unproven", "rights")) == 6
+        assert len(ran.says("unproven", "rights")) == 7
+        said = "\n".join(ran.says("unproven", "rights"))
+        assert '-> GRANT SET ON PARAMETER session_replication_role TO "clerk"' in said
         assert '-> GRANT pg_signal_backend TO "clerk"' in "\n".join(ran.says("unproven", "rights"))
+
+    def test_a_role_that_may_merge_and_nothing_else(self, user: User) -> None:
+        grant = "SET ON PARAMETER session_replication_role"
+        with postgres.session(user.world.dsn, read_only=False) as session:
+            session.execute(f"GRANT {grant} TO clerk")
+        try:
+            ran = user.doctor(database__dsn=make_conninfo(user.world.dsn, user="clerk"))
+        finally:
+            with postgres.session(user.world.dsn, read_only=False) as session:
+                session.execute(f"REVOKE {grant} FROM clerk")
+        assert len(ran.says("unproven", "rights")) == 6
+        assert "session_replication_role" in ran.says("proven", "rights")[0]
+
+    def test_what_is_kept_past_its_time(self, user: User) -> None:
+        name = "app_old_20200101_120000"
+        with postgres.session(user.world.dsn, read_only=False) as session:
+            session.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+            session.execute(f"ALTER DATABASE {name} SET tensafe.kept_until = '2020-01-08T12:00:00+00:00'")
+            try:
+                ran = user.doctor()
+                session.execute(f"ALTER DATABASE {name} SET tensafe.kept_until = '2999-01-08T12:00:00+00:00'")
+                assert user.doctor().says("proven", "kept")
+            finally:
+                session.execute(f"DROP DATABASE {name}")
+        assert ran.exit_code == UNPROVEN
+        (said,) = ran.says("unproven", "kept")
+        assert f"{name}: it was kept until 2020-01-08T12:00:00+00:00, and is still there" in said
+        assert "-> have it dropped: features/restore/kept_databases.feature" in said
 
     def test_no_room(self, user: User) -> None:
         ran = user.doctor(restore__folder="/proc/self/task")

@@ -9,10 +9,10 @@ from datetime import UTC
 import pytest
 
 from runbook_lib.environment import Environment
-from runbook_lib.errors import NotPermitted, TargetRefused, ToolMissing
+from runbook_lib.errors import NotPermitted, TargetRefused, ToolMissing, Unproven
 from runbook_lib.reach import postgres
 from runbook_lib.safety.permit import Asked
-from runbook_lib.settings import Backups, Changes, Database, Settings
+from runbook_lib.settings import Archiving, Backups, Changes, Database, Settings
 from tests.backup import real
 
 
@@ -130,3 +130,24 @@ def test_programs_that_were_named_are_the_ones_used(settings: Settings, database
 
 def test_now_is_in_utc(settings: Settings) -> None:
     assert Environment.of(settings).now.tzinfo is UTC
+
+
+class TestWhereTheWalIs:
+    def test_in_the_bucket(self, settings: Settings) -> None:
+        environment = Environment.of(settings)
+        assert environment.wal_archive.where == "s3://b/wal/"
+        assert environment.wal_archive.system_identifier == settings.database.system_identifier
+        assert environment.base_backups.where == "s3://b/base/"
+
+    def test_elsewhere(self, settings: Settings) -> None:
+        """Nothing can be said of it then: neither that it is whole nor that it has a hole."""
+        environment = Environment.of(replace(settings, archiving=Archiving(wal_prefix="", base_prefix="")))
+        for look in (
+            lambda: environment.wal_archive,
+            lambda: environment.base_backups,
+            environment.wal_is_continuous,
+            environment.take_base_backup,
+        ):
+            with pytest.raises(Unproven, match="prefix is empty") as raised:
+                look()
+            assert type(raised.value) is Unproven

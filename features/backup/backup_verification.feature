@@ -14,6 +14,7 @@ Feature: Backup verification
     And the catalog matches
     And sequences will not collide
     And the audit chain is unbroken
+    And the audit chain ends where it ended when the backup was taken
     And heap and indexes are sound
     And the restore was within its time budget
     And tensafe_verify is gone afterwards

@@ -12,6 +12,7 @@ Feature: Full restore
     Given last night's backup
     Then it is whole
     And it is of this database
+    And its time and room are predicted
     And there is room for a copy of it
     When it is restored beside the database
     Then row counts match
@@ -19,11 +20,15 @@ Feature: Full restore
     And the catalog matches
     And sequences will not collide
     And the audit chain is unbroken
+    And the audit chain ends where it ended when the backup was taken
     When the application is out of service and the database is shut
     And it takes the database's place
     Then the application answers writes
+    And the audit chain of the database is unbroken
+    And the audit chain of the database leads on from the backup's
     And the database that it replaced is kept, and shut
     And writes were refused for less than 5 minutes
+    And it took as long as predicted
 
   @quarterly @changes
   Scenario: The database that was replaced is put back

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
+from runbook_lib.backup.audit_chain import Head
 from runbook_lib.backup.manifest import Artefact, Manifest
 from runbook_lib.errors import DamagedArtefact, NotFound
 from runbook_lib.outcome import Finding
@@ -44,6 +45,11 @@ class Backup:
     def sha256(self) -> str | None:
         """The digest it must have; None where nobody wrote one down."""
         return self.manifest.dump.sha256 if self.manifest else None
+
+    @property
+    def audit_head(self) -> Head | None:
+        """Where the audit log ended that it holds; None where nobody noted it."""
+        return self.manifest.audit_head if self.manifest else None
 
     def __str__(self) -> str:
         """Return its address and its moment, for a report."""

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runbook_lib.backup import inventory, properties
+from runbook_lib.backup import audit_chain, inventory, properties
 from runbook_lib.backup.addition import AddBackup
 from runbook_lib.backup.catalog import DUMP_SUFFIX, GLOBALS_SUFFIX, MANIFEST_SUFFIX, Archive, Backup
 from runbook_lib.backup.content import Table
@@ -160,6 +160,7 @@ def _take(
         sequences_after=sequences_after,
         changed_meanwhile=changed,
         source_findings=tuple(source_findings(holder)),
+        audit_head=audit_chain.head(holder) if not chosen or audit_chain.LOG in chosen else None,
     )
     with watch_time.phase("manifest"):
         archive.bucket.write_once(adding.key + MANIFEST_SUFFIX, manifest.to_bytes(), metadata=adding.metadata)

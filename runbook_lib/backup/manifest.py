@@ -16,6 +16,7 @@ from datetime import datetime
 
 import pydantic
 
+from runbook_lib.backup.audit_chain import Head
 from runbook_lib.backup.definitions import Definition
 from runbook_lib.backup.inventory import Inventory, SequencePosition
 from runbook_lib.backup.properties import DatabaseProperties
@@ -102,6 +103,8 @@ class Manifest:
     """Objects whose definition was another when the dump had ended: they cannot be compared."""
     source_findings: tuple[Finding, ...]
     """What was wrong with the source itself, such as an invalid index that no dump carries."""
+    audit_head: Head | None = None
+    """Where the audit log ended, in the dump's snapshot; None where there was none, or nobody noted it yet."""
 
     def to_bytes(self) -> bytes:
         """Return the manifest as compressed JSON."""

@@ -23,9 +23,19 @@ from allure_commons.types import AttachmentType, ParameterMode
 from pytest_bdd.parser import Feature, Scenario, Step
 
 from runbook_lib.errors import DamagedArtefact
-from runbook_lib.evidence import chart
+from runbook_lib.evidence import chart, window_chart
 from runbook_lib.evidence.collector import RECORD, Listener
-from runbook_lib.evidence.record import Ending, Exhibit, RunRecord, ScenarioRecord, StepRecord, Table, Text, Timeline
+from runbook_lib.evidence.record import (
+    Ending,
+    Exhibit,
+    RunRecord,
+    ScenarioRecord,
+    StepRecord,
+    Table,
+    Text,
+    Timeline,
+    Window,
+)
 from runbook_lib.evidence.redaction import redacted
 from runbook_lib.outcome import Finding
 
@@ -103,6 +113,8 @@ class AllureGherkin(Listener):
                 allure.attach(text, title, AttachmentType.TEXT)
             case Timeline(title=title):
                 allure.attach(chart.svg(exhibit), title, AttachmentType.SVG)
+            case Window(title=title):
+                allure.attach(window_chart.svg(exhibit), title, AttachmentType.SVG)
             case Finding():
                 remedy = f"\nTo fix this: {exhibit.remedy}" if exhibit.remedy else ""
                 allure.attach(f"{exhibit}{remedy}", f"finding: {exhibit.check} {exhibit.subject}", AttachmentType.TEXT)

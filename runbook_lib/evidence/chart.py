@@ -22,7 +22,7 @@ _BAR = 14
 _LETTER = 6.6
 """The mean width of a letter of 12.5 px, in px: an SVG cannot be asked how wide a text will be."""
 
-_STYLE = """
+STYLE = """
 text { font: 12.5px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif; fill: #24292f }
 .title { font-size: 14px; font-weight: 600 }
 .big { font-size: 26px; font-weight: 600 }
@@ -95,7 +95,7 @@ class _Picture:
                 f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}"'
                 f' height="{height}" role="img" aria-label="{described}">',
                 f"<title>{described}</title>",
-                f"<style>{_STYLE}</style>",
+                f"<style>{STYLE}</style>",
                 f'<rect class="page" x="0.5" y="0.5" width="{_WIDTH - 1}" height="{height - 1}" rx="8"/>',
                 *self.parts,
                 "</svg>",

@@ -10,13 +10,16 @@ from __future__ import annotations
 import inspect
 import sys
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 
 import pytest
 from pytest_bdd.parser import Feature, Scenario, Step
 from pytest_bdd.scenario import scenario_wrapper_template_registry
 
+from runbook_lib.evidence import history
 from runbook_lib.evidence.record import (
     Ending,
     Exhibit,
@@ -26,6 +29,7 @@ from runbook_lib.evidence.record import (
     Table,
     Text,
     Timeline,
+    Window,
 )
 from runbook_lib.evidence.redaction import redacted, redacted_value
 from runbook_lib.evidence.verdict import Verdict, verdict_of
@@ -67,9 +71,19 @@ class Evidence:
     Nothing of it changes a verdict; a step that finds something wrong asserts by itself.
     """
 
-    def __init__(self, scenario: ScenarioRecord, listeners: Sequence[Listener] = ()) -> None:
+    def __init__(
+        self,
+        scenario: ScenarioRecord,
+        listeners: Sequence[Listener] = (),
+        earlier_runs: Callable[[str], Sequence[Mapping[str, object]]] = lambda _: (),
+    ) -> None:
         self._scenario = scenario
         self._listeners = listeners
+        self._earlier_runs = earlier_runs
+
+    def earlier_runs(self, measure: str) -> Sequence[Mapping[str, object]]:
+        """Return the numbers of earlier scenarios here that measured something of this name, the newest last."""
+        return self._earlier_runs(measure)
 
     def table(self, title: str, rows: Sequence[Mapping[str, object]]) -> None:
         """Keep rows, each a mapping from column name to value."""
@@ -93,6 +107,10 @@ class Evidence:
     ) -> None:
         """Keep what a procedure's time was spent on, beside the budget it has; shown as a chart."""
         self._keep(Timeline(title, tuple(phases), target_seconds, maximum_seconds))
+
+    def window(self, shown: Window) -> None:
+        """Keep which moments can be recovered; shown as a chart."""
+        self._keep(replace(shown, gaps=[replace(gap, why=redacted(gap.why)) for gap in shown.gaps]))
 
     def measured(self, name: str, value: object) -> None:
         """Keep a number; its name carries its unit: ``evidence.measured("rto_seconds", 12.4)``."""
@@ -145,7 +163,9 @@ class Collector:
         scenario = request.node.stash.get(RECORD, None)
         if scenario is None:  # an ordinary test: taken, and told to nobody
             return Evidence(ScenarioRecord("", request.node.name, {}, "", 0, ()))
-        return Evidence(scenario, self._listeners)
+        environment = self._run.environment.get("environment", "")
+        folder = request.config.rootpath / request.config.getoption("reports")
+        return Evidence(scenario, self._listeners, partial(history.earlier_runs, folder, environment))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Begin the record of every scenario that was selected, so that one whose turn never comes has one too."""

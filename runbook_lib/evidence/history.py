@@ -62,6 +62,22 @@ def prediction(folder: Path, run: RunRecord, scenario: ScenarioRecord) -> str:
     return f"It took {wording.duration(statistics.median(seconds))} ({times} it was proven here{spread})."
 
 
+def earlier_runs(folder: Path, environment: str, measure: str) -> list[dict[str, object]]:
+    """Return the numbers of the last scenarios in this environment that measured something, the newest last.
+
+    Those that failed are among them: they measured it all the same.
+
+    :param measure: the name of the number that was measured
+    """
+    return [
+        told["measures"]
+        for told in _read(folder)
+        if told.get("environment") == environment
+        and isinstance(told.get("measures"), dict)
+        and measure in told["measures"]
+    ][-_RECENT:]
+
+
 def _read(folder: Path) -> Iterator[dict[str, Any]]:
     try:
         lines = (folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines()

@@ -88,7 +88,57 @@ class Timeline:
         return max((phase.ended_seconds for phase in self.phases), default=0.0)
 
 
-Exhibit = Table | Text | Timeline
+@dataclass(frozen=True)
+class Span:
+    """Moments that are recovered from one base backup."""
+
+    began: datetime
+    """The first moment, in UTC: when the base backup ended."""
+    ended: datetime
+    """The moment that they end before: a newer base backup serves from there, or nothing does."""
+    rto_began_seconds: float
+    """The predicted time of a recovery to the first moment."""
+    rto_ended_seconds: float
+    """The predicted time of a recovery to the last one, all WAL between included."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Moments that cannot be recovered."""
+
+    began: datetime
+    """From here on, in UTC."""
+    ended: datetime
+    """To here."""
+    why: str
+    """What is missing."""
+    excused: bool = False
+    """Whether nobody could have had it."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which moments can be recovered, along the time for which every one should be."""
+
+    title: str
+    """What is shown: ``what can be recovered``."""
+    began: datetime
+    """The beginning of the time, in UTC."""
+    ended: datetime
+    """Its end: the moment of the look."""
+    spans: Sequence[Span]
+    """What can be recovered, in the order of time."""
+    gaps: Sequence[Gap]
+    """What cannot be; what neither a span nor a gap covers at the end is not archived yet."""
+    left: Mapping[str, Sequence[Span]]
+    """What can be recovered along timelines that were left, by a name for each."""
+    target_seconds: float | None
+    """The time that a recovery should take; None without such a budget."""
+    maximum_seconds: float | None
+    """The time that it must not exceed; None without such a budget."""
+
+
+Exhibit = Table | Text | Timeline | Window
 """Whatever a step can keep beside numbers and findings."""
 
 

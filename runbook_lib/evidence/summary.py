@@ -11,13 +11,23 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from runbook_lib.evidence import chart, wording
-from runbook_lib.evidence.record import Ending, RunRecord, ScenarioRecord, StepRecord, Table, Text, Timeline
+from runbook_lib.evidence import chart, window_chart, wording
+from runbook_lib.evidence.record import (
+    Ending,
+    RunRecord,
+    ScenarioRecord,
+    Span,
+    StepRecord,
+    Table,
+    Text,
+    Timeline,
+    Window,
+)
 from runbook_lib.outcome import Finding
 
 SCHEMA = 1
@@ -86,22 +96,22 @@ class Reports:
         self._folder.mkdir(parents=True, exist_ok=True)
         pictures = dict(self._pictures())
         if ended:
-            for old in self._folder.glob("rto-*.svg"):
+            for old in (*self._folder.glob("rto-*.svg"), *self._folder.glob("window-*.svg")):
                 if old.name not in pictures:
                     old.unlink()
-            for name, timeline in pictures.items():
-                _replace(self._folder / name, chart.svg(timeline))
+            for name, shown in pictures.items():
+                _replace(self._folder / name, _drawn(shown))
         _replace(self._folder / "summary.json", json.dumps(as_json(self._run), indent=2, ensure_ascii=False) + "\n")
         _replace(self._folder / "summary.md", "\n".join(as_markdown(self._run)) + "\n")
 
     def in_the_terminal(self) -> Iterator[str]:
         """Yield the lines that end a run in the terminal: timelines, the verdict, and where the rest is."""
         for scenario in self._run.scenarios:
-            timelines = [exhibit for exhibit in scenario.exhibits if isinstance(exhibit, Timeline)]
-            if timelines or scenario.findings:
+            pictures = [exhibit for exhibit in scenario.exhibits if isinstance(exhibit, Timeline | Window)]
+            if pictures or scenario.findings:
                 yield scenario.name
-                for timeline in timelines:
-                    yield from (f"    {line}" for line in chart.text(timeline))
+                for picture in pictures:
+                    yield from (f"    {line}" for line in _as_text(picture))
                 for finding in scenario.findings[:_FINDINGS_SHOWN]:
                     yield f"    finding ({finding.outcome.value}): {finding}"
                 if len(scenario.findings) > _FINDINGS_SHOWN:
@@ -110,14 +120,24 @@ class Reports:
         yield sentence(self._run)
         yield f"the whole story: {os.path.relpath(self._folder / 'summary.md')}"
 
-    def _pictures(self) -> Iterator[tuple[str, Timeline]]:
+    def _pictures(self) -> Iterator[tuple[str, Timeline | Window]]:
         taken: Counter[str] = Counter()
         for scenario in self._run.scenarios:
             for exhibit in scenario.exhibits:
-                if isinstance(exhibit, Timeline):
+                if isinstance(exhibit, Timeline | Window):
+                    kind = "rto" if isinstance(exhibit, Timeline) else "window"
                     slug = re.sub(r"[^a-z0-9]+", "-", scenario.name.lower().replace("'", ""))[:60].strip("-")
-                    taken[slug] += 1
-                    yield f"rto-{slug}{f'-{taken[slug]}' if taken[slug] > 1 else ''}.svg", exhibit
+                    taken[kind + slug] += 1
+                    which = f"-{taken[kind + slug]}" if taken[kind + slug] > 1 else ""
+                    yield f"{kind}-{slug}{which}.svg", exhibit
+
+
+def _drawn(shown: Timeline | Window) -> str:
+    return chart.svg(shown) if isinstance(shown, Timeline) else window_chart.svg(shown)
+
+
+def _as_text(shown: Timeline | Window) -> list[str]:
+    return chart.text(shown) if isinstance(shown, Timeline) else window_chart.text(shown)
 
 
 def as_json(run: RunRecord) -> dict[str, object]:
@@ -182,6 +202,7 @@ def _scenario_as_json(scenario: ScenarioRecord) -> dict[str, object]:
         "measures": scenario.measures,
         "findings": [{**asdict(finding), "outcome": finding.outcome.value} for finding in scenario.findings],
         "phases": [_timeline_as_json(exhibit) for exhibit in exhibits if isinstance(exhibit, Timeline)],
+        "windows": [_window_as_json(exhibit) for exhibit in exhibits if isinstance(exhibit, Window)],
         "tables": [
             {"title": exhibit.title, "rows": [dict(row) for row in exhibit.rows]}
             for exhibit in exhibits
@@ -219,6 +240,33 @@ def _timeline_as_json(timeline: Timeline) -> dict[str, object]:
     }
 
 
+def _window_as_json(window: Window) -> dict[str, object]:
+    def spans(of: Sequence[Span]) -> list[dict[str, object]]:
+        return [
+            {
+                "began": _iso(span.began),
+                "ended": _iso(span.ended),
+                "rto_began_seconds": round(span.rto_began_seconds, 3),
+                "rto_ended_seconds": round(span.rto_ended_seconds, 3),
+            }
+            for span in of
+        ]
+
+    return {
+        "title": window.title,
+        "began": _iso(window.began),
+        "ended": _iso(window.ended),
+        "spans": spans(window.spans),
+        "gaps": [
+            {"began": _iso(gap.began), "ended": _iso(gap.ended), "why": gap.why, "excused": gap.excused}
+            for gap in window.gaps
+        ],
+        "left": {name: spans(of) for name, of in window.left.items()},
+        "target_seconds": window.target_seconds,
+        "maximum_seconds": window.maximum_seconds,
+    }
+
+
 def _scenario_as_markdown(scenario: ScenarioRecord) -> Iterator[str]:
     """Yield what there is to say of one scenario beyond its row; a scenario that just holds has its steps alone."""
     yield ""
@@ -234,8 +282,8 @@ def _scenario_as_markdown(scenario: ScenarioRecord) -> Iterator[str]:
         yield "|---|---|---|"
         yield from (_finding_as_markdown(finding) for finding in scenario.findings)
     for exhibit in scenario.exhibits:
-        if isinstance(exhibit, Timeline):
-            yield from ("", "```text", *chart.text(exhibit), "```")
+        if isinstance(exhibit, Timeline | Window):
+            yield from ("", "```text", *_as_text(exhibit), "```")
     if scenario.measures:
         yield ""
         yield "| Measured | |"
@@ -257,6 +305,9 @@ def _finding_as_markdown(finding: Finding) -> str:
 
 
 def _table_as_markdown(table: Table) -> Iterator[str]:
+    if not table.rows:
+        yield from ("", f"{_inline(table.title)}: none")
+        return
     columns = table.columns
     lines = [
         f"| {' | '.join(map(_inline, columns))} |",

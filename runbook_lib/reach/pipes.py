@@ -6,6 +6,7 @@ consumes the output must ask, after the last byte and before believing any, whet
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import IO, BinaryIO, cast
 from runbook_lib.errors import ToolFailed
 from runbook_lib.reach.programs import start_as_we_are, tail
 
+_MOST_REMARKS_BYTES = 1 << 16
 _END_SECONDS = 30
 """How long a program may take to exit after it has closed its output."""
 
@@ -47,6 +49,16 @@ class Producer:
             raise ToolFailed(self.sought, where=name, why=why, remedy=remedy)
         return said
 
+    def remarks(self) -> str:
+        """Return what it has said so far beside its output."""
+        # Read at a position of its own: the program writes where the file's common position is.
+        return os.pread(self._errors.fileno(), _MOST_REMARKS_BYTES, 0).decode(errors="replace")
+
+    def kill(self) -> None:
+        """End it, and its output with it. It is no error if it has ended."""
+        if self._process.poll() is None:
+            self._process.kill()
+
 
 @contextmanager
 def producing(argv: Sequence[str | Path], *, sought: str, env: Mapping[str, str]) -> Iterator[Producer]:
@@ -60,8 +72,8 @@ def producing(argv: Sequence[str | Path], *, sought: str, env: Mapping[str, str]
             argv, sought=sought, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
         )
         with process:
+            producer = Producer(cast("BinaryIO", process.stdout), sought, process, errors)
             try:
-                yield Producer(cast("BinaryIO", process.stdout), sought, process, errors)
+                yield producer
             finally:
-                if process.poll() is None:
-                    process.kill()
+                producer.kill()

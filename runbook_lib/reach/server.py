@@ -70,6 +70,8 @@ _PRIVATE: Mapping[str, str] = MappingProxyType(
         "log_timezone": "UTC",
     }
 )
+_ALL_LOCAL = "local all all trust\n"
+"""Whoever can enter the folder with the socket is the workspace's account, or root."""
 _LOCALES = ("C.UTF-8", "C")
 """Sorted by code point on every machine, and with letters beyond ASCII where the machine has that locale."""
 _SOCKET_NUMBER = 5432
@@ -116,6 +118,38 @@ class PostgresServer:
         server._make_cluster({**_PRIVATE, **settings}, initdb_args)
         server._launch()
         return server
+
+    @classmethod
+    def begin_on_data(
+        cls, workspace: Workspace, tools: PostgresTools, folder: Path, *, settings: Mapping[str, str]
+    ) -> Self:
+        """Start a server on the cluster that lies in ``folder/data``, and return it while it comes up.
+
+        What configured that cluster is replaced: another machine's settings would have it listen, archive over its
+        source, or load what is not here. Whoever starts it looks at `exit_code`, and asks it when it answers.
+
+        :param folder: a folder of the workspace; the cluster in it must belong to the workspace's account
+        :param settings: all of the server's settings
+        """
+        server = cls(workspace, tools, folder)
+        server._must_have_a_short_socket_path()
+        for name, content in {
+            "postgresql.conf": server._configuration({**_PRIVATE, **settings}),
+            "postgresql.auto.conf": "",
+            "pg_hba.conf": _ALL_LOCAL,
+            "pg_ident.conf": "",
+        }.items():
+            path = server.data_directory / name
+            path.unlink(missing_ok=True)
+            path.write_text(content)
+            workspace.give(path)
+        server._begin()
+        return server
+
+    @property
+    def exit_code(self) -> int | None:
+        """What the server's process ended with, negative where a signal ended it; None while it runs."""
+        return None if self._process is None else self._process.poll()
 
     @property
     def data_directory(self) -> Path:
@@ -218,15 +252,21 @@ class PostgresServer:
             made.rename(self.data_directory)
         finally:
             shutil.rmtree(nursery, ignore_errors=True)
-        lines = [f"{name} = {_quoted(value)}" for name, value in settings.items()]
-        lines += [f"unix_socket_directories = {_quoted(str(self.folder))}", f"port = {_SOCKET_NUMBER}"]
         with (self.data_directory / "postgresql.conf").open("a") as configuration:
-            configuration.write("\n# The runbook's\n" + "\n".join(lines) + "\n")
+            configuration.write("\n# The runbook's\n" + self._configuration(settings))
         self.workspace.give(self.data_directory)
 
+    def _configuration(self, settings: Mapping[str, str]) -> str:
+        lines = [f"{name} = {_quoted(value)}" for name, value in settings.items()]
+        lines += [f"unix_socket_directories = {_quoted(str(self.folder))}", f"port = {_SOCKET_NUMBER}"]
+        return "\n".join(lines) + "\n"
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        self._process = self.workspace.start([self.tools.program("postgres"), "-D", self.data_directory], log=self.log)
+        return self._process
+
     def _launch(self) -> None:
-        process = self.workspace.start([self.tools.program("postgres"), "-D", self.data_directory], log=self.log)
-        self._process = process
+        process = self._begin()
 
         def answers() -> bool:
             if process.poll() is not None:

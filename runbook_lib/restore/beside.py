@@ -8,11 +8,12 @@ service and password files.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from runbook_lib.backup.catalog import Archive, Backup
-from runbook_lib.errors import TargetRefused
+from runbook_lib.errors import NoRoom, RunbookError, TargetRefused
 from runbook_lib.outcome import Finding
 from runbook_lib.phases import Watcher, nobody
 from runbook_lib.reach import binaries, postgres
@@ -20,7 +21,7 @@ from runbook_lib.reach.binaries import PostgresTools
 from runbook_lib.reach.postgres import Session
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore.restored import RestoredDatabase
-from runbook_lib.restore.restoring import must_have_extensions, restore
+from runbook_lib.restore.restoring import DISK_FULL, must_have_extensions, restore
 from runbook_lib.restore.target import Target
 
 
@@ -58,7 +59,8 @@ def restore_beside(
     :param major: the server's major version
     :param parent: the folder for the dump while it is restored, with room for it
 
-    Raise `TargetRefused` where the server is older than the backup's, and what `restore` raises.
+    Raise `TargetRefused` where the server is older than the backup's, `NoRoom` where a disk is full, which is no fault
+    of the backup, and what `restore` raises.
     """
     target = LivingServer(binaries.find(major, directory=tools_directory), control_dsn)
 
@@ -77,8 +79,8 @@ def restore_beside(
             must_have_extensions(session, backup)
         return iter(())
 
-    with Workspace.open(parent=parent) as workspace:
-        return restore(
+    with _disk_full_is_no_fault_of(backup, control_dsn), Workspace.open(parent=parent) as workspace:
+        restored = restore(
             backup,
             name,
             archive=archive,
@@ -88,3 +90,28 @@ def restore_beside(
             jobs=jobs,
             watch=watch,
         )
+        for complaint in restored.restored.findings:
+            if DISK_FULL.search(complaint.says):
+                raise _no_room(backup, control_dsn, complaint.says)
+    return restored
+
+
+@contextmanager
+def _disk_full_is_no_fault_of(backup: Backup, control_dsn: str) -> Iterator[None]:
+    """Tell a restore that fails by a full disk, the server's or this machine's, from one that fails by the dump."""
+    try:
+        yield
+    except (postgres.DriverError, RunbookError, OSError) as failed:
+        said = DISK_FULL.search(str(failed))
+        if isinstance(failed, NoRoom) or not said:
+            raise
+        raise _no_room(backup, control_dsn, said[0]) from failed
+
+
+def _no_room(backup: Backup, control_dsn: str, why: str) -> NoRoom:
+    return NoRoom(
+        f"room for a copy of {backup.dump.url} beside the living database",
+        where=postgres.describe(control_dsn),
+        why=why,
+        remedy="make room on the database's own disk at once: the living database needs it, too; the copy is dropped",
+    )

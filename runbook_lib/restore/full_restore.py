@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
+from runbook_lib.backup import retention
 from runbook_lib.backup.catalog import Backup
-from runbook_lib.errors import Unproven
+from runbook_lib.backup.manifest import DatabaseIdentity
+from runbook_lib.errors import TargetRefused, Unproven
 from runbook_lib.outcome import Check, Finding, Outcome
 from runbook_lib.reach import postgres
 from runbook_lib.reach.kubernetes import Cluster
@@ -24,7 +26,7 @@ from runbook_lib.reach.postgres import Session
 from runbook_lib.restore.application import TakeApplicationOut
 from runbook_lib.restore.fence import FenceDatabase
 from runbook_lib.restore.made_database import MakeDatabase
-from runbook_lib.restore.swap import KeptDatabase, SwapDatabases, kept
+from runbook_lib.restore.swap import KEPT_AS, KeptDatabase, SwapDatabases, kept
 from runbook_lib.safety.act import Act
 from runbook_lib.waiting import wait_for
 
@@ -51,7 +53,7 @@ class Place:
     def swap_in(self, incoming: str, now: datetime) -> SwapDatabases:
         """Return the act that puts another database in the living one's place, which is kept under a dated name."""
         until = (now + self.keep_for).isoformat(timespec="seconds")
-        return SwapDatabases(self.database, incoming, f"{self.database}_old_{now:%Y%m%d_%H%M%S}", until)
+        return SwapDatabases(self.database, incoming, f"{self.database}{KEPT_AS}{now:%Y%m%d_%H%M%S}", until)
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,27 @@ class FullRestore:
     """It takes the database's place."""
 
     @classmethod
-    def of(cls, backup: Backup, place: Place, now: datetime) -> Self:
-        """Return the acts for one backup. Raise `Unproven` for one without a manifest: nothing can vouch for it."""
+    def of(cls, backup: Backup, place: Place, now: datetime, identity: DatabaseIdentity) -> Self:
+        """Return the acts for one backup.
+
+        :param identity: the living database's
+
+        Raise `Unproven` for one without a manifest: nothing can vouch for it; `TargetRefused` for one of another
+        database, which would be restored without a fault.
+        """
         if backup.manifest is None:
             raise Unproven(
                 f"to replace {place.database} by {backup.dump.url}",
                 where="the backup",
                 why="it has no manifest: what it should hold, nobody wrote down, so that nothing could be compared",
                 remedy="choose a backup with a manifest, or restore this one to scratch and look at it yourself",
+            )
+        if foreign := retention.is_of(backup, identity).findings:
+            raise TargetRefused(
+                f"to replace {place.database} by {backup.dump.url}",
+                where="the backup",
+                why=foreign[0].says,
+                remedy="choose a backup of this database; to look at this one, restore it to scratch",
             )
         new = f"{place.database}_new_{now:%Y%m%d_%H%M%S}"
         return cls(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from runbook_lib.backup import comparison, inventory, reparse
 from runbook_lib.backup.catalog import Backup
@@ -22,6 +23,37 @@ from runbook_lib.safety import ownership
 
 NO_LOCALE = "restore.locale"
 """The check that tells of a target which cannot sort as the source does."""
+
+
+class HeldDatabase(Protocol):
+    """A database of ours that holds what was once, whatever it comes from, and that rows can be taken from."""
+
+    @property
+    def dsn(self) -> str:
+        """How to connect to it, as the server's superuser."""
+
+    @property
+    def stopwatch(self) -> Stopwatch:
+        """Times what is done with it."""
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """What the time was spent on so far."""
+
+    def session(self) -> AbstractContextManager[Session]:
+        """Open a session on it that PostgreSQL holds read-only."""
+
+
+class HeldTable(Protocol):
+    """A table as it was once, in a database of ours."""
+
+    @property
+    def database(self) -> HeldDatabase:
+        """Where it is."""
+
+    @property
+    def table(self) -> str:
+        """Its name as it is typed in SQL, with its schema."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +79,11 @@ class RestoredDatabase:
     def phases(self) -> tuple[Phase, ...]:
         """What the time was spent on so far."""
         return self.stopwatch.phases
+
+    @property
+    def took_seconds(self) -> float:
+        """Seconds from the first byte fetched to the end of what was done with it last, such as comparing it."""
+        return max((phase.ended_seconds for phase in self.phases), default=0.0)
 
     def session(self) -> AbstractContextManager[Session]:
         """Open a session on it that PostgreSQL holds read-only."""

@@ -7,6 +7,7 @@ the living one, is somebody else's concern: here it is a `Target`.
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,8 @@ from runbook_lib.restore.restored import RestoredDatabase
 from runbook_lib.restore.target import Target
 from runbook_lib.secrecy import without_credentials
 
+DISK_FULL = re.compile(r".*(?:No space left on device|Check free disk space|Disk quota exceeded).*")
+"""What the operating system and PostgreSQL say when a disk is full."""
 LayOut = Callable[[Session, Target, Path], Iterator[Finding]]
 """Makes the empty database and what the dump takes for granted, given the dump; yields what the target could not
 give."""

@@ -17,7 +17,7 @@ from runbook_lib.outcome import Check, Finding
 from runbook_lib.reach import postgres
 from runbook_lib.restore import living_table, staging
 from runbook_lib.restore.living_table import Key, LivingTable, listed
-from runbook_lib.restore.restored import RestoredDatabase
+from runbook_lib.restore.restored import HeldDatabase
 from runbook_lib.restore.staging import ACTION, CHANGED, MISSING, REVIEWED
 from runbook_lib.safety.systems import Systems
 
@@ -67,7 +67,7 @@ class Review:
         return Check("no row of the backup is missing", self.table, str(self), findings)
 
 
-def review(restored: RestoredDatabase, systems: Systems, table: str, *, common_columns: bool = False) -> Review:
+def review(restored: HeldDatabase, systems: Systems, table: str, *, common_columns: bool = False) -> Review:
     """Compare the living table, row by row, with what was restored of it. The living one is read once.
 
     :param restored: a database of ours that was restored, from whatever; what differs is left in it, to be merged

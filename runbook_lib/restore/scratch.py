@@ -24,7 +24,7 @@ from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.restore import archive_file
 from runbook_lib.restore.restored import NO_LOCALE, RestoredDatabase, forget_subscriptions
-from runbook_lib.restore.restoring import must_have_extensions, restore
+from runbook_lib.restore.restoring import DISK_FULL, must_have_extensions, restore
 from runbook_lib.restore.target import Target
 from runbook_lib.safety import ownership
 from runbook_lib.secrecy import said_by_postgresql
@@ -33,8 +33,6 @@ _SPACE_FACTOR = 1.2
 """Room for the dump and the restored database together, over their sizes in the manifest: indexes being built."""
 _SERVER_BYTES = 100_000_000
 """Room for an empty server: its catalogs and the first segments of WAL."""
-_DISK_FULL = re.compile(r".*(?:No space left on device|Check free disk space|Disk quota exceeded).*")
-"""What the operating system and PostgreSQL say when a disk is full."""
 
 
 class Scratch:
@@ -82,7 +80,7 @@ class Scratch:
     def disk_full(self) -> str:
         """What its servers logged of a full disk; empty if nothing."""
         logs = [server.log.read_text(errors="replace") for server in self._servers.values()]
-        found = _DISK_FULL.search(said_by_postgresql("\n".join(logs)))
+        found = DISK_FULL.search(said_by_postgresql("\n".join(logs)))
         return found[0] if found else ""
 
 
@@ -159,7 +157,7 @@ def _disk_full_is_no_fault_of(backup: Backup, scratch: Scratch) -> Iterator[None
     try:
         yield
     except (postgres.DriverError, RunbookError, OSError) as failed:
-        said = scratch.disk_full or _DISK_FULL.search(str(failed))
+        said = scratch.disk_full or DISK_FULL.search(str(failed))
         if isinstance(failed, NoRoom) or not said:
             raise
         raise _no_room(backup, scratch.workspace, said if isinstance(said, str) else said[0]) from failed

@@ -76,9 +76,17 @@ def marks(session: Session, token: str = "") -> list[Mark]:
     """List the marks of all merges, or of one; the newest first."""
     name = schema_of(token) if token else ""
     found = session.rows(postgres.load_sql(__package__, "merge_schemas"), name=name)
-    return sorted(
-        (Mark(**json.loads(row["mark"].removeprefix(_MARK))) for row in found), key=lambda each: each.at, reverse=True
-    )
+    read = (_mark_of(row["name"], row["mark"]) for row in found)
+    return sorted((each for each in read if each is not None), key=lambda each: each.at, reverse=True)
+
+
+def _mark_of(schema: str, comment: str) -> Mark | None:
+    """Read a schema's comment; None where somebody else wrote it, or has written into it."""
+    try:
+        found = Mark(**json.loads(comment.removeprefix(_MARK)))
+    except (ValueError, TypeError):
+        return None
+    return found if schema == schema_of(found.token) else None
 
 
 def mark_of(session: Session, token: str) -> Mark:

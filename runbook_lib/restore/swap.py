@@ -21,6 +21,8 @@ from runbook_lib.waiting import wait_for
 
 KEPT_UNTIL = "tensafe.kept_until"
 """The setting that a replaced database bears: until when nobody may drop it."""
+KEPT_AS = "_old_"
+"""What stands in a replaced database's name between the one it had and the moment it was replaced."""
 
 _IN_USE = "55006"
 _EMPTY_SECONDS = 30.0
@@ -126,7 +128,7 @@ class SwapDatabases(Act):
 
     @property
     def _lock(self) -> str:
-        return f"the place of {self.living}"
+        return place_of(self.living)
 
     def _exchange(self, session: Session, databases: Sequence[str], statements: Sequence[str]) -> None:
         """Carry out the renames in one transaction, once nobody is in either database."""
@@ -176,13 +178,26 @@ class KeptDatabase:
     """Until when it is kept, in ISO form."""
     allows: bool
     """Whether anybody may connect to it."""
+    inside: int = 0
+    """How many sessions and prepared transactions are in it."""
+    is_half_dropped: bool = False
+    """Whether the server began to drop it and did not come to the end: nobody can use it any more."""
+
+
+def place_of(living: str) -> str:
+    """Return what is locked while a database is put into the living one's place, or one that was there is dropped."""
+    return f"the place of {living}"
 
 
 def kept(session: Session) -> list[KeptDatabase]:
     """List the databases that were replaced and are kept, the one replaced last first."""
     rows = session.rows(postgres.load_sql(__package__, "databases"), names=[])
     found = [
-        KeptDatabase(row["name"], row["oid"], row["kept_until"], row["allows"]) for row in rows if row["kept_until"]
+        KeptDatabase(
+            row["name"], row["oid"], row["kept_until"], row["allows"], row["inside"], bool(row["is_half_dropped"])
+        )
+        for row in rows
+        if row["kept_until"]
     ]
     return sorted(found, key=lambda each: each.until, reverse=True)
 

@@ -23,7 +23,7 @@ from runbook_lib.reach.postgres import Session
 from runbook_lib.restore import living_table, staging
 from runbook_lib.restore.living_table import listed
 from runbook_lib.restore.merge import AUDIT_LOG, Merged, MergeTable, TakeMergeBack
-from runbook_lib.restore.restored import RestoredDatabase
+from runbook_lib.restore.restored import HeldDatabase
 from runbook_lib.restore.review import DIFFERING, Review
 from runbook_lib.restore.staging import ACTION, MISSING, REVIEWED, Mark, StageRows
 from runbook_lib.restore.table_backup import belonging
@@ -80,7 +80,7 @@ class TableMerge:
         """Both, in their order."""
         return (self.stage, self.merge)
 
-    def carry_out(self, procedure: Procedure, restored: RestoredDatabase, systems: Systems) -> DoneMerge:
+    def carry_out(self, procedure: Procedure, restored: HeldDatabase, systems: Systems) -> DoneMerge:
         """Stage the rows that differ, merge them, and have both stay."""
         with systems.inside(read_only=True) as living:
             before = same_table(living, self.merge.table)
@@ -95,7 +95,7 @@ class TableMerge:
             mark = staging.mark_of(living, self.merge.token)
         return DoneMerge(mark, Merged(**mark.merged), before)
 
-    def fill(self, restored: RestoredDatabase, systems: Systems) -> None:
+    def fill(self, restored: HeldDatabase, systems: Systems) -> None:
         """Send the rows that differ, of those that are to be merged, to their place in the living database."""
         only = "" if self.merge.changed_too else f" WHERE {postgres.identifier(ACTION)} = '{MISSING}'"
         columns = listed([*self.stage.columns, ACTION, REVIEWED])

@@ -126,6 +126,11 @@ class RestoredTable:
     database: RestoredDatabase
     """Where it is now."""
 
+    @property
+    def table(self) -> str:
+        """Its name as it is typed in SQL, with its schema."""
+        return self.held.table
+
     def compare(self, *, workers: int = 2, watch: Watcher = nobody) -> Comparison:
         """Compare what came back with what the backup is said to hold of the table."""
         with (

@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from runbook_lib.errors import Denied, NotFound, ProfileInvalid, RunbookError, ToolFailed, Unreachable, WaitTimedOut
+from runbook_lib.errors import (
+    Denied,
+    NoRoom,
+    NotFound,
+    ProfileInvalid,
+    RunbookError,
+    ToolFailed,
+    Unreachable,
+    WaitTimedOut,
+)
 from runbook_lib.reach import postgres
 from runbook_lib.reach.kubernetes import Cluster
 from runbook_lib.reach.objects import Bucket
@@ -20,6 +29,7 @@ CONTROL_DATABASES = ("postgres", "template1")
 """Where to connect to in order to alter a database from outside; the first that is there."""
 _LOCK_NOT_AVAILABLE = "55P03"
 _MAY_NOT = "42501"
+_DISK_FULL = "53100"
 
 
 @dataclass(frozen=True)
@@ -44,8 +54,8 @@ class Systems:
 
         :param read_only: have PostgreSQL refuse every write of it after all
 
-        What the server refuses in the block, and the block does not explain, is raised as `Denied`, `Unreachable` or
-        `ToolFailed`.
+        What the server refuses in the block, and the block does not explain, is raised as `Denied`, `NoRoom`,
+        `Unreachable` or `ToolFailed`.
         """
         last: NotFound | None = None
         opened = False
@@ -126,6 +136,9 @@ def _told(dsn: str, refused: DriverError) -> RunbookError:
     where, why = postgres.describe(dsn), (str(refused).splitlines() or [type(refused).__name__])[0]
     if refused.sqlstate == _MAY_NOT:
         return Denied("to alter the database", where=where, why=why, remedy="connect as a role that may")
+    if refused.sqlstate == _DISK_FULL:
+        remedy = "make room on the database's own disk, for it and everybody who writes; then try again"
+        return NoRoom("to alter the database", where=where, why=why, remedy=remedy)
     if refused.sqlstate is None or refused.sqlstate.startswith(("08", "57P")):
         remedy = "look at the server's log, and try again when it answers"
         return Unreachable("to alter the database", where=where, why=why, remedy=remedy)

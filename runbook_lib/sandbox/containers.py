@@ -32,7 +32,7 @@ from runbook_lib.reach.postgres import Session
 from runbook_lib.reach.server import SUPERUSER
 from runbook_lib.reach.workspace import Workspace
 from runbook_lib.sandbox import engine, images
-from runbook_lib.sandbox.sandbox import primary
+from runbook_lib.sandbox.sandbox import into_a_folder, primary
 from runbook_lib.waiting import wait_for
 
 LABEL = "tensafe.runbook.sandbox"
@@ -107,8 +107,10 @@ def _served(
     testcontainers_config.ryuk_disabled = True
     password = secrets.token_urlsafe(24)
     settings = {
-        **primary(_WAL_ARCHIVE),
-        "archive_command": f"mkdir -p {_WAL_ARCHIVE} && {primary(_WAL_ARCHIVE)['archive_command']}",
+        **primary(),
+        # What archives into the bucket runs beside its server; in a container there is nothing but PostgreSQL. So the
+        # WAL stays there, and the profile says that none of it is in the bucket.
+        "archive_command": f"mkdir -p {_WAL_ARCHIVE} && {into_a_folder(_WAL_ARCHIVE)}",
     }
     sought = f"PostgreSQL {tools.major} in a container"
     with engine.errors(sought, remedy="see what the engine and the container's log say"):

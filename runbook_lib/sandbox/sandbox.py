@@ -1,8 +1,9 @@
 """The real thing on one machine.
 
 A private PostgreSQL server with a database like TenSafe's, or any other; a private S3 server with a history of
-backups in it; two Kubernetes clusters, with the application that writes to the database; and the profile that
-describes them. Whoever gets the profile cannot tell it from production's.
+backups in it, a base backup and the WAL since then, which is archived there as long as the server runs; two Kubernetes
+clusters, with the application that writes to the database; and the profile that describes them. Whoever gets the
+profile cannot tell it from production's.
 
 What PostgreSQL runs in is another module's concern where it is not this machine: see `runbook_lib.sandbox.containers`.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -22,8 +24,9 @@ import boto3
 from runbook_lib.backup import dump
 from runbook_lib.backup.catalog import DUMP_SUFFIX, MANIFEST_SUFFIX, MARK, Archive
 from runbook_lib.backup.manifest import Artefact
+from runbook_lib.errors import ToolMissing
 from runbook_lib.phases import Phase, Stopwatch
-from runbook_lib.reach import binaries, postgres
+from runbook_lib.reach import binaries, guardian, postgres
 from runbook_lib.reach.binaries import PostgresTools
 from runbook_lib.reach.kubernetes import Cluster
 from runbook_lib.reach.objects import Bucket
@@ -35,8 +38,12 @@ from runbook_lib.sandbox import DEFAULT_MAJOR, application, loading
 from runbook_lib.sandbox.kubernetes.tensafe import Clusters
 from runbook_lib.sandbox.object_store import ObjectStore
 from runbook_lib.sandbox.tensafe.build import build
-from runbook_lib.settings import Backups, Changes, Database, Kubernetes, Restore, Settings
+from runbook_lib.settings import Archiving, Backups, Changes, Database, Kubernetes, Restore, Settings
 from runbook_lib.waiting import wait_for
+from runbook_lib.wal import base_backup_taking
+from runbook_lib.wal.archive import WalArchive
+from runbook_lib.wal.base_backup import BaseBackups
+from runbook_lib.wal.service import WalService
 
 BUCKET = "tensafe-backups"
 _DATABASE = "tensafe"
@@ -67,8 +74,7 @@ Serving = Callable[[PostgresTools, Workspace], AbstractContextManager[Server]]
 @contextmanager
 def on_this_machine(tools: PostgresTools, workspace: Workspace) -> Iterator[PostgresServer]:
     """Serve from the programs themselves."""
-    settings = primary(str(workspace.folder("wal_archive")))
-    server = PostgresServer.start(workspace, tools, name="primary", settings=settings)
+    server = PostgresServer.start(workspace, tools, name="primary", settings=primary())
     try:
         yield server
     finally:
@@ -121,9 +127,11 @@ class Sandbox:
         with Workspace.open() as workspace, ExitStack() as servers:
             with stopwatch.phase("servers"):
                 tools = binaries.find(major, directory=tools_directory)
-                server = servers.enter_context(serving(tools, workspace))
+                # They go down in the opposite order: a server that stops archives its last segment.
                 store = ObjectStore.start(workspace)
                 servers.callback(store.stop)
+                archiving = servers.enter_context(ExitStack())
+                server = servers.enter_context(serving(tools, workspace))
                 clusters = None
                 if kubernetes and isinstance(server, PostgresServer):
                     clusters = Clusters.launch(workspace, server)
@@ -132,6 +140,8 @@ class Sandbox:
                 bucket = _bucket(store)
                 archive = Archive(bucket)
                 settings = _settings(name, server, store, workspace, clusters, audit_log=database is None)
+                if isinstance(server, PostgresServer):
+                    settings = _archive(server, settings, archiving)
                 with stopwatch.phase("database"):
                     with postgres.session(server.dsn(), read_only=False) as session:
                         session.execute(f"CREATE DATABASE {_DATABASE}")
@@ -146,13 +156,15 @@ class Sandbox:
                 if clusters is not None:
                     with stopwatch.phase("kubernetes"):
                         _let_the_application_write(clusters, database)
+                    # What it wrote since the base backup can be recovered from now on.
+                    _archive_a_segment(server)
                 yield cls(settings, server, store, clusters, stopwatch.phases)
 
 
-def primary(archive: str) -> Mapping[str, str]:
-    """Return the settings of a primary: fast, because it is thrown away, but with WAL, an archive and statistics.
+def primary() -> Mapping[str, str]:
+    """Return the settings of a primary: fast, because it is thrown away, but with WAL and statistics.
 
-    :param archive: the folder that it archives its WAL to
+    It keeps its WAL until it is given an ``archive_command``.
     """
     return {
         **FAST,
@@ -160,9 +172,13 @@ def primary(archive: str) -> Mapping[str, str]:
         "max_wal_senders": "5",
         "autovacuum": "on",
         "archive_mode": "on",
-        "archive_command": f"test ! -f {archive}/%f && cp %p {archive}/%f",
         "archive_timeout": "60s",
     }
+
+
+def into_a_folder(folder: str) -> str:
+    """Return the archive_command of PostgreSQL's own manual, for a server that nobody archives for."""
+    return f"test ! -f {folder}/%f && cp %p {folder}/%f"
 
 
 @contextmanager
@@ -215,7 +231,37 @@ def _settings(
         restore=Restore(),
         changes=Changes(granted=True, journal=str(workspace.path / "journal")),
         kubernetes=clusters.as_profile() if clusters else Kubernetes(),
+        archiving=Archiving(wal_prefix="", base_prefix=""),
     )
+
+
+def _archive(server: PostgresServer, settings: Settings, archiving: ExitStack) -> Settings:
+    """Have the server archive into the bucket, and return the profile that says so.
+
+    Where this machine has no Python that the server's account can run, the WAL goes into a folder, and the profile goes
+    on saying that none of it is in the bucket.
+    """
+    service = archiving.enter_context(
+        WalService.start(
+            server.workspace.folder("wal"),
+            server.data_directory / "pg_wal",
+            bucket=BUCKET,
+            endpoint_url=settings.backups.endpoint_url,
+            region=settings.backups.region,
+            system_identifier=settings.database.system_identifier,
+            fetches=False,
+            env={guardian.MARK: server.workspace.id},  # it ends with its owner by itself; and so does what may be stuck
+        )
+    )
+    told = Archiving()
+    try:
+        command = service.archive_command
+    except ToolMissing:
+        told, command = settings.archiving, into_a_folder(str(server.workspace.folder("wal_archive")))
+    with postgres.session(server.dsn(), read_only=False) as session:
+        session.execute(f"ALTER SYSTEM SET archive_command = {postgres.literal(command)}")
+        session.execute("SELECT pg_catalog.pg_reload_conf()")
+    return replace(settings, archiving=told)
 
 
 def _make_room_for_the_application(settings: Settings) -> None:
@@ -237,12 +283,31 @@ def _let_the_application_write(clusters: Clusters, database: Path | None) -> Non
 
 
 def _take_backups(server: Server, archive: Archive, settings: Settings) -> None:
-    """Take last night's backup, and lay a month of older ones below it.
+    """Take a base backup and last night's dump, and lay a month of older ones below it.
 
     The older ones are copies of one small backup of an empty database under earlier dates: a month cannot be waited
     for, and what is proven of the history is that it has no hole, not what it holds.
     """
     permit = Permit("sandbox", granted=True, reason="the sandbox lays out its own history")
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="base-backup") as beside:
+        base = beside.submit(_take_base_backup, server, archive.bucket, settings, permit)
+        _lay_out_history(server, archive, permit)
+        base.result()
+    dump.take(settings.database.dsn, archive, permit=permit, kind="daily", tools=server.tools)
+    _dump_as_others_do(settings.database.dsn, server, archive)
+    _archive_a_segment(server)
+
+
+def _take_base_backup(server: Server, bucket: Bucket, settings: Settings, permit: Permit) -> None:
+    """Take what recoveries begin from, where there is an archive that they can go on along."""
+    told = settings.archiving
+    if told.wal_prefix:
+        archive = WalArchive(bucket, told.wal_prefix, system_identifier=settings.database.system_identifier)
+        backups = BaseBackups(bucket, told.base_prefix)
+        base_backup_taking.take(server.dsn(), backups, permit=permit, archive=archive, tools=server.tools)
+
+
+def _lay_out_history(server: Server, archive: Archive, permit: Permit) -> None:
     with postgres.session(server.dsn(), read_only=False) as session:
         session.execute("CREATE DATABASE before_the_first_night")
     past = dump.take(
@@ -260,9 +325,6 @@ def _take_backups(server: Server, archive: Archive, settings: Settings) -> None:
         archive.bucket.write_once(key + MANIFEST_SUFFIX, manifest.to_bytes(), metadata=MARK)
     for stored in archive.bucket.objects(f"{archive.prefix}history/"):
         archive.bucket.remove(stored.key)
-    dump.take(settings.database.dsn, archive, permit=permit, kind="daily", tools=server.tools)
-    _dump_as_others_do(settings.database.dsn, server, archive)
-    _archive_a_segment(server)
 
 
 def _dump_as_others_do(dsn: str, server: Server, archive: Archive) -> None:
@@ -277,10 +339,10 @@ def _dump_as_others_do(dsn: str, server: Server, archive: Archive) -> None:
 
 def _archive_a_segment(server: Server) -> None:
     with postgres.session(server.dsn(), read_only=False) as session:
-        session.execute("SELECT pg_catalog.pg_switch_wal()")
+        name = session.value("SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_switch_wal())")
         wait_for(
-            "the first WAL segment to be archived",
-            lambda: session.value("SELECT archived_count FROM pg_catalog.pg_stat_archiver"),
+            f"the WAL segment {name} to be archived",
+            lambda: session.value("SELECT coalesce(last_archived_wal, '') FROM pg_catalog.pg_stat_archiver") >= name,
             where=postgres.describe(server.dsn()),
             within_seconds=_ARCHIVED_WITHIN_SECONDS,
         )

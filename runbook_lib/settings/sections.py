@@ -78,9 +78,12 @@ class Archiving:
     rpo_maximum_seconds: int = 900
     """How old it may be at most, 15 minutes."""
     wal_prefix: str = "wal/"
-    """What the keys of WAL begin with, in the bucket of the backups."""
+    """What the keys of WAL begin with, in the bucket of the backups; empty where it is archived by other means, so
+    that nothing can be said of it."""
     base_prefix: str = "base/"
-    """What the keys of base backups begin with, in the same bucket."""
+    """What the keys of base backups begin with, in the same bucket; empty where they are kept by other means."""
+    base_within_days: int = 7
+    """How old the newest base backup may be: a recovery replays all WAL since then."""
     patience_seconds: int = 60
     """How long a recovery goes on asking for WAL while S3 fails, before it stops where it is."""
 

@@ -139,7 +139,7 @@ class BaseBackups:
     def listing(self) -> BaseListing:
         """Look at all base backups, reading every record.
 
-        Cost: one request for a thousand objects, and one for every record. No tar is read.
+        Cost: one request for a thousand objects, and two for every record. No tar is read.
         """
         objects = {stored.key: stored for stored in self.bucket.objects(self.prefix)}
         backups: list[BaseBackup] = []
@@ -166,12 +166,13 @@ class BaseBackups:
                 why=f"it speaks of {backup.key}, which is not beside it",
                 remedy="do not count on this base backup; see who removed its tar",
             )
+        tar, _ = self.bucket.head(tar.key)  # a list tells no version
         if (tar.version_id, tar.bytes) != (backup.version_id, backup.tar_bytes):
             raise DamagedArtefact(
                 "the tar that a record speaks of",
                 where=tar.url,
                 why=f"its record speaks of version {backup.version_id or 'none'} of {backup.tar_bytes:,} bytes,"
-                f" and it has {tar.bytes:,}",
+                f" and there is version {tar.version_id or 'none'} of {tar.bytes:,}",
                 remedy="see who overwrote it; the older version may still be there",
             )
         return backup

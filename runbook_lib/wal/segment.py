@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 from runbook_lib.errors import DamagedArtefact
@@ -33,6 +35,17 @@ _CONTINUES, _IS_LONG = 0x0001, 0x0002
 _ALIGNMENT = 8
 _XLOG, _SWITCH = 0, 0x40
 """The resource manager and the kind of the record that pg_switch_wal writes: what follows in its segment is nothing."""
+_TRANSACTION = 1
+"""The resource manager of what ends a transaction."""
+_ENDS = (0x00, 0x20, 0x30, 0x40)
+"""Its kinds that a recovery to a moment stops at: commit, abort, and both of a prepared one."""
+_KIND_MASK = 0x70
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""What PostgreSQL counts microseconds from."""
+_TIME = struct.Struct("=q")
+_BEFORE_DATA = {252: 4, 253: 2}
+"""What may stand in a record between its header and its data, and its bytes: the top transaction, the origin."""
+_DATA_SHORT, _DATA_LONG = 255, 254
 _NAME = re.compile(
     r"(?P<timeline>[0-9A-F]{8})"
     r"(?:(?P<history>\.history)|(?P<log>[0-9A-F]{8})(?P<low>[0-9A-F]{8})(?:(?P<partial>\.partial)|(?P<label>\.[0-9A-F]{8}\.backup))?)"
@@ -261,26 +274,78 @@ def end_of_records(content: bytes | memoryview) -> int | None:
     header = SegmentHeader.read(content)
     if header is None:
         return None
+    end = None
+    for record in _records(content, header):
+        if record.manager == _XLOG and record.info & 0xF0 == _SWITCH:
+            return header.start_lsn + header.segment_bytes
+        end = record.ends
+    return None if end is None else header.start_lsn + end
+
+
+def last_commit_at(content: bytes | memoryview) -> datetime | None:
+    """Return the latest moment at which a transaction ended that a segment holds whole; None where it holds none.
+
+    A recovery to any moment before it stops in this segment at the latest: it has seen a transaction that is too late.
+
+    :param content: the whole segment, whose header has been looked at
+    """
+    header = SegmentHeader.read(content)
+    if header is None:
+        return None
+    pages, latest = _Pages(content, header), None
+    for record in _records(content, header):
+        if record.manager == _TRANSACTION and record.info & _KIND_MASK in _ENDS:
+            told = pages.take(record.begins, min(record.bytes, _RECORD_HEADER.size + 32))
+            ended = None if told is None else _ended_at(told)
+            latest = ended if latest is None or (ended is not None and ended > latest) else latest
+    return latest
+
+
+def _ended_at(record: bytes) -> datetime | None:
+    """Read when a transaction ended from the beginning of its last record."""
+    offset = _RECORD_HEADER.size
+    while offset < len(record) and record[offset] in _BEFORE_DATA:
+        offset += 1 + _BEFORE_DATA[record[offset]]
+    if offset >= len(record) or record[offset] not in (_DATA_SHORT, _DATA_LONG):
+        return None
+    offset += 2 if record[offset] == _DATA_SHORT else 5
+    if offset + _TIME.size > len(record):
+        return None
+    return _EPOCH + timedelta(microseconds=_TIME.unpack_from(record, offset)[0])
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A record of the WAL that is whole in its segment, but for the first, which may have begun before."""
+
+    begins: int
+    bytes: int
+    manager: int
+    info: int
+    ends: int
+
+
+def _records(content: bytes | memoryview, header: SegmentHeader) -> Iterator[_Record]:
+    """Follow the records of a segment. The rest of one from an earlier segment is told as one of no manager."""
     pages = _Pages(content, header)
     position = pages.skip(HEADER_BYTES, header.remaining_bytes)
-    end = None
     if header.remaining_bytes and position is not None:
-        end = position = _aligned(position)
+        position = _aligned(position)
+        yield _Record(HEADER_BYTES, header.remaining_bytes, -1, 0, position)
     previous: int | None = None
     while position is not None and (begins := pages.into_page(position)) is not None:
         told = pages.take(begins, _RECORD_HEADER.size)
         if told is None:
-            break
+            return
         length, _, before, info, manager, _ = _RECORD_HEADER.unpack(told)
         if length < _RECORD_HEADER.size or (previous is not None and before != previous):
-            break
+            return
         previous = header.start_lsn + begins
-        if manager == _XLOG and info & 0xF0 == _SWITCH:
-            return header.start_lsn + header.segment_bytes
         position = pages.skip(begins, length)
-        if position is not None:
-            end = position = _aligned(position)
-    return None if end is None else header.start_lsn + end
+        if position is None:
+            return
+        position = _aligned(position)
+        yield _Record(begins, length, manager, info, position)
 
 
 class _Pages:

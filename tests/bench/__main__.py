@@ -29,12 +29,12 @@ from runbook_lib.reach import postgres
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.restore import scratch
 from runbook_lib.sandbox.sandbox import Sandbox
-from tests.bench import prober, table, wal
+from tests.bench import moment, prober, table, wal
 from tests.bench.outage import outage
 
 Result = TypeVar("Result")
 _BESIDE_EACH_OTHER = {"hash", "backup", "drill", "table"}
-_PARTS = ("hash", "backup", "drill", "table", "memory", "outage", "wal", "prober")
+_PARTS = ("hash", "backup", "drill", "table", "memory", "outage", "wal", "moment", "prober")
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ def main() -> None:
             print(_in_a_process_of_its_own(option, scale))
     if "wal" in wanted:
         wal.main(rounds=told.rounds)
+    if "moment" in wanted:
+        moment.main(rounds=told.rounds)
     if "prober" in wanted:
         prober.main(rounds=told.rounds)
 

@@ -149,6 +149,8 @@ def findings_of(copy: RestoredDatabase, *, has_audit_log: bool = True) -> list[F
     with copy.session() as session:
         checks.append(sequences.will_not_collide(session))
         if has_audit_log:
+            assert copy.backup.manifest is not None
             checks.append(audit_chain.is_unbroken(session))
+            checks.append(audit_chain.ends_where_noted(session, copy.backup.manifest.audit_head))
     checks.append(integrity.heap_and_indexes_are_sound(copy.dsn))
     return [finding for check in checks for finding in check.findings]

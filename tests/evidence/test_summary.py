@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from runbook_lib.evidence.collector import Evidence
 from runbook_lib.evidence.record import Ending, RunRecord, ScenarioRecord
 from runbook_lib.evidence.summary import Reports, sentence
 from tests.evidence.project import Project
@@ -61,6 +62,15 @@ def test_the_summary_for_people_says_the_verdict_first(project: Project) -> None
     assert "| rto_seconds | 9.25 |" in lines
     assert "| a\\|b | 6 | *** |" in lines
     assert lines.count("````text") == 1, "a text that holds a fence is fenced by a longer one"
+
+
+@pytest.mark.parametrize(("rows", "told"), [([], "found: none"), ([{"a": 1}], "<summary>found (1 row)</summary>")])
+def test_a_table_of_nothing_is_no_empty_table(tmp_path: Path, rows: list[dict[str, object]], told: str) -> None:
+    scenario = ScenarioRecord("f", "s", {}, "features/f.feature", 3, ())
+    scenario.ending = Ending.PROVEN
+    Evidence(scenario).table("found", rows)
+    Reports(tmp_path, RunRecord({}, [scenario])).write(ended=True)
+    assert told in (tmp_path / "summary.md").read_text().splitlines()
 
 
 def test_nothing_secret_is_told(project: Project) -> None:

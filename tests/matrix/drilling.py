@@ -69,6 +69,7 @@ def drill(
             checks.append(sequences.will_not_collide(session))
             if audit_log:
                 checks.append(audit_chain.is_unbroken(session))
+                checks.append(audit_chain.ends_where_noted(session, backup.manifest.audit_head))
         checks.append(integrity.heap_and_indexes_are_sound(restored.dsn, deep=True))
         assert restored.remove()
         assert restored.is_gone

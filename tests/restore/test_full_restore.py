@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -107,6 +108,7 @@ def test_under_clients_that_go_on_writing(environment: Environment, backup: Back
     assert (found.name, found.oid, found.allows) == (acts.swap.kept_as, oid, False)
     with environment.database() as session, environment.kubernetes() as cluster:
         assert audit_chain.is_unbroken(session, exists=True).holds()
+        assert audit_chain.leads_on_from(session, backup.audit_head).holds()
         assert application_writes(session, cluster, "tensafe-api", within_seconds=30).holds()
         told = cluster.deployment("tensafe-api")
     assert (told.replicas, told.ready_replicas) == (3, 3)
@@ -133,6 +135,16 @@ def test_a_restore_that_does_not_compare_touches_nothing(environment: Environmen
     def restore_and_lose_a_row(procedure: Procedure) -> None:
         procedure.do(acts.make)
         restored = environment.restore_beside(backup, acts.make.database)
+        with restored.session() as session:
+            assert audit_chain.ends_where_noted(session, backup.audit_head).holds()
+        with postgres.session(restored.dsn, read_only=False) as session:
+            session.execute("ALTER TABLE public.audit_logs DISABLE TRIGGER USER")
+            session.execute(
+                "DELETE FROM public.audit_logs WHERE sequence > (SELECT max(sequence) - 3 FROM public.audit_logs)"
+            )
+        with restored.session() as session:
+            assert audit_chain.is_unbroken(session).holds()
+            assert not audit_chain.ends_where_noted(session, backup.audit_head).holds()
         with postgres.session(restored.dsn, read_only=False) as session:
             session.execute("DELETE FROM public.users WHERE id = (SELECT max(id) FROM public.users)")
         assert [each.check for each in restored.compare().findings if each.check == "content.rows"]
@@ -168,6 +180,22 @@ def test_a_backup_without_a_manifest_is_not_trusted(environment: Environment) ->
     others = environment.archive.newest(kind="others")
     with pytest.raises(Unproven, match="it has no manifest"):
         environment.full_restore(others)
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [({"system_identifier": "1"}, "it is of cluster 1"), ({"name": "other"}, "of the database other")],
+)
+def test_a_backup_of_another_database(
+    other: dict[str, str], says: str, environment: Environment, backup: Backup
+) -> None:
+    assert backup.manifest is not None
+    its = dataclasses.replace(backup.manifest.database, **other)  # type: ignore[arg-type]
+    foreign = dataclasses.replace(backup, manifest=dataclasses.replace(backup.manifest, database=its))
+    before = databases(environment)
+    with pytest.raises(TargetRefused, match=says):
+        environment.full_restore(foreign)
+    assert databases(environment) == before
 
 
 def test_there_is_room(environment: Environment, backup: Backup) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import docker
 import psycopg
 import pytest
+from docker.models.containers import Container
 from psycopg.conninfo import conninfo_to_dict
 from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import ConnectionMode, testcontainers_config
@@ -57,6 +58,10 @@ def short() -> Iterator[Path]:
         yield made
 
 
+WITHOUT_AN_ARCHIVE = {"The WAL archive is continuous", "There is a base backup to recover from"}
+"""What cannot be proven of a server that archives to a folder of its own container."""
+
+
 class TestWithoutAnEngine:
     @pytest.mark.parametrize("kind", ["missing", "dead", "deaf", "refusing"])
     def test_every_scenario_is_unproven_and_says_so(self, short: Path, kind: str) -> None:
@@ -81,7 +86,7 @@ class TestWithoutAnEngine:
                 env=environment(short / "t", DOCKER_HOST=host),
             )
         assert (ran.exit_code, ran.outcome) == (5, "unproven"), ran.output
-        assert len(ran.reasons) == 4
+        assert len(ran.reasons) == len(ran.summary["scenarios"]) > 3
         for reason in ran.reasons:
             assert reason.startswith(f"a Docker engine, {host}: no answer: ")
             assert why in reason
@@ -209,8 +214,8 @@ class TestServer:
         self, client: docker.DockerClient, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = traces(client)
-        wrong = {**primary("/nowhere"), "no_such_setting": "on"}
-        monkeypatch.setattr("runbook_lib.sandbox.containers.primary", lambda archive: wrong)
+        wrong = {**primary(), "no_such_setting": "on"}
+        monkeypatch.setattr("runbook_lib.sandbox.containers.primary", lambda: wrong)
         with (
             Workspace.open() as workspace,
             pytest.raises(ToolFailed, match='unrecognized configuration parameter "no_such_setting"') as told,
@@ -250,14 +255,7 @@ class TestImage:
     def test_ends_when_the_lease_ended_between_two_looks(
         self, client: docker.DockerClient, server: ContainerServer
     ) -> None:
-        alone = client.containers.run(
-            server.container.image,
-            detach=True,
-            auto_remove=True,
-            environment={"POSTGRES_PASSWORD": "any", "RUNBOOK_LEASE_SECONDS": "1000"},
-            labels={LABEL: "short"},
-        )
-        try:
+        with serving_alone(client, server.container.image, lease_seconds=1000) as alone:
             wait_for(
                 "the server to take the mark of a lease",
                 lambda: alone.exec_run(["psql", "-Upostgres", "-c", LEASED]).exit_code,
@@ -265,26 +263,30 @@ class TestImage:
                 where=engine.address(),
                 within_seconds=GONE_SECONDS,
             )
-            gone(client, {"label": f"{LABEL}=short"})
-        finally:
-            for left in client.containers.list(all=True, filters={"id": alone.id}):
-                left.remove(force=True)
+            gone(client, {"id": alone.id})
 
     def test_ends_when_nobody_came_to_hold_the_lease(
         self, client: docker.DockerClient, server: ContainerServer
     ) -> None:
-        alone = client.containers.run(
-            server.container.image,
-            detach=True,
-            auto_remove=True,
-            environment={"POSTGRES_PASSWORD": "any", "RUNBOOK_LEASE_SECONDS": "3"},
-            labels={LABEL: "alone"},
-        )
-        try:
-            gone(client, {"label": f"{LABEL}=alone"})
-        finally:
-            for left in client.containers.list(all=True, filters={"id": alone.id}):
-                left.remove(force=True)
+        with serving_alone(client, server.container.image, lease_seconds=3) as alone:
+            gone(client, {"id": alone.id})
+
+
+@contextmanager
+def serving_alone(client: docker.DockerClient, image: str, *, lease_seconds: int) -> Iterator[Container]:
+    """Run a server that nobody holds a lease of."""
+    alone = client.containers.run(
+        image,
+        detach=True,
+        auto_remove=True,
+        environment={"POSTGRES_PASSWORD": "any", "RUNBOOK_LEASE_SECONDS": str(lease_seconds)},
+        labels={LABEL: "alone"},
+    )
+    try:
+        yield alone
+    finally:
+        for left in client.containers.list(all=True, filters={"id": alone.id}):
+            left.remove(force=True)
 
 
 def gone(client: docker.DockerClient, filters: dict[str, str]) -> None:
@@ -364,7 +366,10 @@ class TestRuns:
             reports=short / "reports",
             env=environment(short / "t", **{name: os.environ[name] for name in VARIABLES if name in os.environ}),
         )
-        assert (ran.exit_code, ran.outcome) == (0, "proven"), ran.output
+        assert (ran.exit_code, ran.outcome) == (5, "unproven"), ran.output
+        endings = {each["scenario"]: each["outcome"] for each in ran.summary["scenarios"]}
+        assert {name for name, ending in endings.items() if ending != "proven"} == WITHOUT_AN_ARCHIVE
+        assert {endings[name] for name in WITHOUT_AN_ARCHIVE} == {"unproven"}
         assert traces(client) == before
         assert list((short / "t").iterdir()) == []
 

@@ -81,6 +81,10 @@ def table_restore_taken_back(environment: Environment) -> None:
     environment.take_merge_back(environment.merged_last())
 
 
+def drop_kept(environment: Environment) -> None:
+    environment.drop_kept(environment.kept())
+
+
 PROCEDURES: Mapping[str, Callable[[Environment], None]] = {
     each.__name__: each
     for each in (
@@ -91,6 +95,7 @@ PROCEDURES: Mapping[str, Callable[[Environment], None]] = {
         full_restore,
         table_restore,
         table_restore_taken_back,
+        drop_kept,
     )
 }
 

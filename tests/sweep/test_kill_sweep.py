@@ -14,7 +14,7 @@ import pytest
 from runbook_lib.reach import postgres
 from tests.sweep.conftest import Swept
 from tests.sweep.runner import PROCEDURES
-from tests.sweep.world import CLUSTER, REPLICAS, Look, World
+from tests.sweep.world import CLUSTER, KEPT, REPLICAS, Look, World
 
 _MAINTENANCE = ["run", *["intent", "done"] * 3, *["undone"] * 3]
 ROWS = {
@@ -25,6 +25,7 @@ ROWS = {
     "full_restore": ["run", *["intent", "done"] * 4, "kept", "undone"],
     "table_restore": ["run", *["intent", "done"] * 2, "kept"],
     "table_restore_taken_back": ["run", "intent", "done", "undone"],
+    "drop_kept": ["run", *["intent", "done", "kept"] * 2],
 }
 
 
@@ -88,6 +89,8 @@ def test_sweep(procedure: str, world: World, swept: list[Swept]) -> None:
 
     if procedure == "table_restore_taken_back":
         world.merge()
+    if procedure == "drop_kept":
+        world.keep()
     first = world.run(procedure)
     assert first["rows"] == ROWS[procedure], first
     assert first["notes"] == []
@@ -111,6 +114,8 @@ def _kill(world: World, counted: Swept, at: int, rows: list[str]) -> str:
     before = world.look()
     if counted.procedure == "table_restore_taken_back":
         world.merge()
+    if counted.procedure == "drop_kept":
+        world.keep()
     where = f"position {at}, {'in the middle of' if at % 2 else 'behind'} the row {rows[(at - 1) // 2]}"
     ended = world.run(counted.procedure, kill_at=at)
     if ended["exit"] != -9:
@@ -122,7 +127,9 @@ def _kill(world: World, counted: Swept, at: int, rows: list[str]) -> str:
     again, second = world.recover_again()
     if again != 0 or not second.startswith("nothing is outstanding"):
         return f"{where}: recover found something a second time ({again}): {second}"
-    after = world.look()
+    if counted.procedure == "drop_kept" and (wrong := _not_dropped_as_told(world, at, first)):
+        return f"{where}: {wrong}; recover said: {first}"
+    after = world.drop_kept() if counted.procedure == "drop_kept" else world.look()
     if "done" in rows[: (at + 1) // 2] and counted.procedure == "manual_backup":
         after = world.forget_backup(before, after)  # it was whole when the row was begun, and nothing else is left
     if counted.procedure == "full_restore" and at >= 2 * rows.index("kept") + 2:
@@ -135,6 +142,19 @@ def _kill(world: World, counted: Swept, at: int, rows: list[str]) -> str:
         return f"{where}: {_difference(before, after)}; recover said: {first}"
     counted.recovered += 1
     return ""
+
+
+def _not_dropped_as_told(world: World, at: int, said: str) -> str:
+    """Return what is wrong with what is left of two things that were to be dropped, and with what was said of it.
+
+    What was not begun is there as it was made; what was dropped is gone, and that is what recovery says of it.
+    """
+    intents = [number for number, row in enumerate(ROWS["drop_kept"], start=1) if row == "intent"]
+    expected = {name for name, intent in zip(KEPT, intents, strict=True) if at <= 2 * intent}
+    if (left := world.kept()) != expected:
+        return f"{left} are left, and {expected} should be"
+    announced_and_gone = any(2 * intent < at < 2 * (intent + 2) for intent in intents)
+    return "" if ("nothing brings it back" in said) == announced_and_gone else "it is not told that it is gone"
 
 
 def _difference(before: Look, after: Look) -> str:

@@ -23,7 +23,10 @@ from runbook_lib.reach.kubernetes import Cluster
 from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
+from runbook_lib.restore import swap
 from runbook_lib.restore.scratch import Scratch
+from runbook_lib.restore.staging import StageRows
+from runbook_lib.restore.swap import KEPT_UNTIL
 from runbook_lib.restore.table_backup import RestoredTable
 from runbook_lib.safety import journal
 from runbook_lib.safety.permit import Asked, Permit
@@ -40,6 +43,9 @@ UID = "0f0f0f0f-1111-2222-3333-444444444444"
 REPLICAS = 2
 POD = ("sh", "-c", "echo ready > /dev/fd/$READINESS_FD; exec cat")
 """A pod that is ready at once and ends with its standard input."""
+KEPT = ("tensafe_old_20200101_120000", "runbook_feed")
+"""What `World.keep` has kept: a database that was replaced, and the schema of a merge."""
+_LONG_AGO = "2020-01-08T12:00:00+00:00"
 _ANSWER_SECONDS = 120.0
 _PERMIT = Permit("the sweep's own archive", granted=True, reason="the test made it")
 
@@ -182,6 +188,29 @@ class World:
         assert self._lost() == 0
         environment = self._operator()
         environment.take_merge_back(environment.merged_last())
+        return self.look()
+
+    def keep(self) -> None:
+        """Have a full restore and a merge of long ago keep something."""
+        with postgres.session(self.server.dsn(), read_only=False) as session:
+            session.execute(f"CREATE DATABASE {KEPT[0]} TEMPLATE template0 STRATEGY file_copy")
+            session.execute(f"ALTER DATABASE {KEPT[0]} SET {KEPT_UNTIL} = '{_LONG_AGO}'")
+            session.execute(f"ALTER DATABASE {KEPT[0]} ALLOW_CONNECTIONS false")
+        act, systems = (
+            StageRows("feed", "public.training_clients", ("id",), _LONG_AGO, _LONG_AGO),
+            self._operator().systems,
+        )
+        act.do(systems, act.look(systems))
+
+    def kept(self) -> set[str]:
+        """What of it is there, as it was made."""
+        with self._operator().systems.control(read_only=True) as session:
+            found = {each.name for each in swap.kept(session) if each.until == _LONG_AGO and not each.allows}
+        return found | (set(self._operator().kept().names) & {KEPT[1]})
+
+    def drop_kept(self) -> Look:
+        """Have it dropped; return what the world is without it."""
+        self._operator().drop_kept(self._operator().kept())
         return self.look()
 
     def _operator(self) -> Environment:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.wal import losses as losing
 from tests.wal import place
 from tests.wal.place import Primary, Store
 from tests.wal.scoreboard import Scoreboard
@@ -36,6 +37,13 @@ def archived(store: Store) -> Iterator[Primary]:
     """A primary that has archived some forty segments."""
     with place.primary(store) as started:
         yield started
+
+
+@pytest.fixture(scope="package")
+def losses(store: Store) -> Iterator[losing.Losses]:
+    """A primary on which rows were lost in every way there is."""
+    with losing.lost(store) as happened:
+        yield happened
 
 
 @pytest.fixture

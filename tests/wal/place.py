@@ -111,12 +111,19 @@ class Primary:
 
 
 @contextmanager
-def primary(store: Store, *, steps: int = 40, prefix: str = "wal/", name: str = "primary") -> Iterator[Primary]:
+def primary(
+    store: Store,
+    *,
+    steps: int = 40,
+    prefix: str = "wal/",
+    name: str = "primary",
+    settings: Mapping[str, str] = ARCHIVING,
+) -> Iterator[Primary]:
     """Start a primary, and have it write and archive more than a segment a step, with two base backups on the way."""
     workspace = store.workspace
     tools = binaries.find(MAJOR)
     initdb = ["--wal-segsize=1"]
-    server = PostgresServer.start(workspace, tools, name=name, settings=ARCHIVING, initdb_args=initdb)
+    server = PostgresServer.start(workspace, tools, name=name, settings=settings, initdb_args=initdb)
     with postgres.session(server.dsn(), read_only=False) as session:
         identifier = session.server().system_identifier
         service = WalService.start(
@@ -228,6 +235,7 @@ def recover(
     settings: Mapping[str, str] | None = None,
     options: Mapping[str, str] | None = None,
     restore_command: str = "",
+    query: str = "SELECT count(*) FROM public.t",
     on_start: Callable[[WalService], object] = lambda _: None,
 ) -> Recovered:
     """Recover a copy of a base backup from the archive through the proxy, and say how it ended.
@@ -235,6 +243,7 @@ def recover(
     :param base: by default the later one
     :param settings: such as a target; without one it recovers to the end of the WAL
     :param restore_command: another one than ours
+    :param query: what counts the rows
     :param on_start: does something to what fetches, before the server starts
     """
     workspace = primary.store.workspace
@@ -268,7 +277,7 @@ def recover(
                         return None
                     return Recovered(
                         True,
-                        session.value("SELECT count(*) FROM public.t"),
+                        session.value(query),
                         lsn_of(session.value("SELECT pg_last_wal_replay_lsn()::text")),
                         session.value("SELECT timeline_id FROM pg_control_recovery(), pg_control_checkpoint()"),
                         server.log.read_text(),

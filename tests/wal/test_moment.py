@@ -1,0 +1,174 @@
+"""The transaction that removed rows is named, with every row of it; a window with a hole proves nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from runbook_lib.errors import NotFound, Unproven
+from runbook_lib.outcome import Outcome
+from runbook_lib.reach import postgres
+from runbook_lib.wal.moment import Manner, Moment, Table, describe, find_the_moment
+from runbook_lib.wal.segment import Segment, lsn_of
+from tests.wal.losses import Losses
+from tests.wal.place import SEGMENT_BYTES, recover
+
+SINCE = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def moment_of(
+    losses: Losses, folder: Path, name: str, since: datetime = SINCE, until: datetime | None = None
+) -> Moment:
+    with postgres.session(losses.dsn) as session:
+        if name == "dropped":
+            table = Table.dropped(losses.tables[name], name, Table.living(session, "healthy"))
+        else:
+            table = Table.living(session, name)
+    return find_the_moment(losses.reader(folder), table, since, until)
+
+
+def test_a_delete_among_other_writers(losses: Losses, tmp_path: Path) -> None:
+    found = moment_of(losses, tmp_path, "public.deleted")
+    first, second = found.losses
+    assert (first.manner, first.commit.xid, first.deleted, first.updated) == (
+        Manner.DELETED,
+        losses.xids["deleted"],
+        137,
+        1,
+    )
+    assert second.deleted == 2
+    assert found.transactions == 2
+    assert first.is_complete
+    assert first.relations == ("public.deleted",)
+    # What came later: three of what the other writers did is before or never, the rest of the file is after it.
+    assert first.later.transactions > second.later.transactions > 0
+    assert first.later.rows["public.deleted"] == (0, 0, 2)
+    assert "public.deleted" not in second.later.rows
+    assert first.later.rows["public.healthy"] == (2, 0, 0)
+    assert first.later.first_at == second.commit.at
+    text = found.explain()
+    assert f"transaction {losses.xids['deleted']} deleted 137 rows of public.deleted" in text
+    assert "+00:00" in text
+    assert "recovery_target_lsn" in text
+    assert "2 transactions removed rows" in text
+    assert [row["transaction"] for row in describe(found.losses)] == [str(each.commit.xid) for each in found.losses]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("table", ["healthy", "aborted"])
+def test_nothing_was_removed(losses: Losses, tmp_path: Path, table: str) -> None:
+    found = moment_of(losses, tmp_path, table)
+    assert found.losses == ()
+    assert found.transactions == 0
+    assert found.commits > 20
+    assert f"no transaction removed rows of public.{table}" in found.explain()
+
+
+@pytest.mark.parametrize(
+    ("table", "deleted"), [("savepoint", 11 + 3), ("prepared", 21), ("rewritten", 31), ("parted", 41), ("wide", 4)]
+)
+def test_exactly_these_rows(losses: Losses, tmp_path: Path, table: str, deleted: int) -> None:
+    found = moment_of(losses, tmp_path, table)
+    (loss,) = found.losses
+    assert (loss.manner, loss.commit.xid, loss.deleted) == (Manner.DELETED, losses.xids[table], deleted)
+    assert found.transactions == 1
+    assert loss.gid == ("a gid: with; signs" if table == "prepared" else "")
+    assert ("ROLLBACK PREPARED" in loss.explain()) == (table == "prepared")
+    if table == "parted":
+        assert loss.relations == ("public.parted_1", "public.parted_501")
+
+
+def test_rows_that_move_to_another_partition_are_not_gone(losses: Losses, tmp_path: Path) -> None:
+    assert moment_of(losses, tmp_path, "moved").losses == ()
+
+
+@pytest.mark.parametrize("table", ["truncated", "truncated_too"])
+def test_a_truncate(losses: Losses, tmp_path: Path, table: str) -> None:
+    (loss,) = moment_of(losses, tmp_path, table).losses
+    assert (loss.manner, loss.commit.xid) == (Manner.TRUNCATED, losses.xids["truncated"])
+    assert loss.relations == (f"public.{table}",)
+    assert "whose number the WAL does not tell" in loss.explain()
+
+
+def test_a_dropped_table(losses: Losses, tmp_path: Path) -> None:
+    with postgres.session(losses.dsn) as session, pytest.raises(NotFound, match="number is needed"):
+        Table.living(session, "dropped")
+    dropped, deleted = moment_of(losses, tmp_path, "dropped").losses
+    assert (dropped.manner, dropped.commit.xid) == (Manner.DROPPED, losses.xids["dropped"])
+    assert dropped.later.transactions == 0
+    assert "no later transaction" in dropped.explain()
+    assert deleted.deleted == 7  # although its file was exchanged twice since
+
+
+def test_the_window(losses: Losses, tmp_path: Path) -> None:
+    first, second = moment_of(losses, tmp_path, "deleted").losses
+    just = timedelta(microseconds=1)
+    assert moment_of(losses, tmp_path, "deleted", until=first.commit.at).losses == (first,)
+    assert (
+        moment_of(losses, tmp_path, "deleted", since=first.commit.at + just, until=second.commit.at).losses[0].commit
+        == second.commit
+    )
+    assert moment_of(losses, tmp_path, "deleted", since=second.commit.at + just).losses == ()
+    with pytest.raises(Unproven, match="offset"):
+        moment_of(losses, tmp_path, "deleted", since=datetime(2020, 1, 1))
+
+
+def test_a_window_that_is_not_all_archived(losses: Losses, tmp_path: Path) -> None:
+    found = moment_of(losses, tmp_path, "healthy", until=datetime.now(UTC) + timedelta(hours=1))
+    assert found.read_whole.outcome is Outcome.UNPROVEN
+    assert "ends before the window does" in found.explain()
+
+
+def test_a_window_that_nothing_is_archived_of(losses: Losses, tmp_path: Path) -> None:
+    found = moment_of(losses, tmp_path, "healthy", since=datetime.now(UTC))
+    assert found.read_whole.outcome is Outcome.UNPROVEN
+    assert "nothing of the window is archived" in found.explain()
+
+
+def test_a_window_that_begins_before_the_archive(losses: Losses, tmp_path: Path) -> None:
+    found = moment_of(losses, tmp_path, "healthy")
+    assert "begins later than the window" in found.explain()
+    with postgres.session(losses.dsn) as session:
+        table = Table.living(session, "healthy")
+    reader = losses.reader(tmp_path)
+    covered = find_the_moment(reader, table, SINCE, recoverable_lsn=found.start_lsn)
+    assert covered.read_whole.outcome is covered.all_are_named.outcome is Outcome.PROVEN
+
+
+def test_a_hole(losses: Losses, tmp_path: Path) -> None:
+    archive = losses.primary.archive
+    (wide,) = moment_of(losses, tmp_path, "wide").losses
+    first = next(losses.reader(tmp_path).commits())
+    hole = Segment.at(1, first.lsn, SEGMENT_BYTES).after()
+    assert hole.start_lsn < wide.commit.lsn
+    name = hole.name
+    content, metadata = archive.bucket.read(archive.key(name)), archive.bucket.head(archive.key(name))[1]
+    archive.bucket.remove(archive.key(name))
+    try:
+        with pytest.raises(Unproven, match=f"{name} is not there"):
+            moment_of(losses, tmp_path, "wide", until=wide.commit.at)
+        found = moment_of(losses, tmp_path, "wide", until=first.at - timedelta(hours=1))
+        assert found.losses == ()
+        assert found.read_whole.outcome is Outcome.UNPROVEN
+        assert name in found.explain()
+    finally:
+        archive.bucket.client.put_object(
+            Bucket=archive.bucket.name, Key=archive.key(name), Body=content, Metadata=metadata
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recovery_to_there_has_the_rows(losses: Losses, tmp_path: Path) -> None:
+    (loss,) = moment_of(losses, tmp_path, "parted").losses
+    with postgres.session(losses.dsn) as session:
+        assert session.value("SELECT count(*) FROM public.parted") == 1000 - 41
+    before = recover(losses.primary, settings=loss.target, query="SELECT count(*) FROM public.parted")
+    assert before.promoted, before.log
+    assert before.rows == 1000
+    assert f'recovery stopping before WAL location (LSN) "{loss.target["recovery_target_lsn"]}"' in before.log
+    behind = {**loss.target, "recovery_target_inclusive": "on"}
+    after = recover(losses.primary, settings=behind, query="SELECT count(*) FROM public.parted")
+    assert after.rows == 1000 - 41
+    assert lsn_of(loss.target["recovery_target_lsn"]) == loss.commit.lsn
