@@ -1,1 +1,1 @@
-"""Failing over, and proving what it cost."""
+"""Failing over: what a cluster is, and what happens to those who write while it moves."""

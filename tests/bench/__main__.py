@@ -29,12 +29,12 @@ from runbook_lib.reach import postgres
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.restore import scratch
 from runbook_lib.sandbox.sandbox import Sandbox
-from tests.bench import moment, table, wal
+from tests.bench import moment, prober, table, wal
 from tests.bench.outage import outage
 
 Result = TypeVar("Result")
 _BESIDE_EACH_OTHER = {"hash", "backup", "drill", "table"}
-_PARTS = ("hash", "backup", "drill", "table", "memory", "outage", "wal", "moment")
+_PARTS = ("hash", "backup", "drill", "table", "memory", "outage", "wal", "moment", "prober")
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ def main() -> None:
         wal.main(rounds=told.rounds)
     if "moment" in wanted:
         moment.main(rounds=told.rounds)
+    if "prober" in wanted:
+        prober.main(rounds=told.rounds)
 
 
 def _beside_each_other(wanted: set[str], scale: float, rounds: int) -> list[Bar]:
