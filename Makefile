@@ -16,7 +16,7 @@ SANDBOX  = --scale=$(SCALE) --major=$(MAJOR) $(if $(DATABASE),--database=$(DATAB
 # A database of your own has no TenSafe audit log to prove.
 DRILL    = $(if $(DATABASE),-k without_an_audit_log,-m weekly)
 # Folders of proofs, the longest first, so that none of them is begun last; they run beside each other.
-LONG_PROOFS = tests/detection tests/sweep tests/matrix tests/wal
+LONG_PROOFS = tests/sweep tests/restore tests/wal tests/bad_input tests/detection tests/sandbox tests/leftovers tests/matrix
 PROOFS      = $(filter-out $(LONG_PROOFS),$(patsubst %/,%,$(sort $(dir $(wildcard tests/*/test_*.py)))))
 JOBS       ?= 2
 NORTHWIND = $(wildcard ../shared/data/northwind.sql)
