@@ -12,7 +12,7 @@ from runbook_lib.outcome import Outcome
 from runbook_lib.reach import postgres
 from runbook_lib.wal.moment import Manner, Moment, Table, describe, find_the_moment
 from runbook_lib.wal.segment import Segment, lsn_of
-from tests.wal.losses import Losses
+from tests.wal.losses import MANY, Losses
 from tests.wal.place import SEGMENT_BYTES, recover
 
 SINCE = datetime(2020, 1, 1, tzinfo=UTC)
@@ -46,7 +46,7 @@ def test_a_delete_among_other_writers(losses: Losses, tmp_path: Path) -> None:
     assert first.later.transactions > second.later.transactions > 0
     assert first.later.rows["public.deleted"] == (0, 0, 2)
     assert "public.deleted" not in second.later.rows
-    assert first.later.rows["public.healthy"] == (2, 0, 0)
+    assert first.later.rows["public.healthy"] == (3, 0, 0)
     assert first.later.first_at == second.commit.at
     text = found.explain()
     assert f"transaction {losses.xids['deleted']} deleted 137 rows of public.deleted" in text
@@ -100,6 +100,49 @@ def test_a_dropped_table(losses: Losses, tmp_path: Path) -> None:
     assert dropped.later.transactions == 0
     assert "no later transaction" in dropped.explain()
     assert deleted.deleted == 7  # although its file was exchanged twice since
+
+
+def test_what_is_inferred_says_so(losses: Losses, tmp_path: Path) -> None:
+    found = moment_of(losses, tmp_path, "unsure")
+    (loss,) = found.losses
+    assert (loss.commit.xid, loss.deleted) == (losses.xids["unsure"], 8)
+    assert "that is inferred: transaction" in loss.explain()
+    assert "the one of the lowest number" in loss.explain()
+    assert "moment.inferred" in {finding.check for finding in found.all_are_named.findings}
+    dropped, deleted = moment_of(losses, tmp_path, "dropped").losses
+    assert "lowest number" in dropped.explain()
+    assert "inferred" not in deleted.explain()
+
+
+@pytest.mark.parametrize("table", ["deleted", "truncated_too", "truncated", "parted"])
+def test_what_is_certain_is_not_called_inferred(losses: Losses, tmp_path: Path, table: str) -> None:
+    """A file that bears the relation's own number was its first; that is so of both of the emptied ones."""
+    found = moment_of(losses, tmp_path, table)
+    assert found.losses
+    assert all("inferred" not in each.explain() for each in found.losses)
+    # Of the one that was rewritten since, the file in between is inferred: that nothing else happened in it is, too.
+    assert ("nothing else was removed is inferred" in found.explain()) == (table == "truncated")
+
+
+def test_more_than_are_kept(losses: Losses, tmp_path: Path) -> None:
+    found = moment_of(losses, tmp_path, "many")
+    assert (found.transactions, len(found.losses), found.are_all_kept) == (MANY, 20, False)
+    (many,) = [finding for finding in found.all_are_named.findings if finding.check == "moment.many"]
+    assert many.outcome is Outcome.UNPROVEN
+    assert f"at least {MANY} transactions" in many.says
+    few = moment_of(losses, tmp_path, "many", until=found.losses[19].commit.at)
+    assert few.are_all_kept
+    assert "moment.many" not in {finding.check for finding in few.all_are_named.findings}
+
+
+def test_a_transaction_that_began_before_what_was_read(losses: Losses, tmp_path: Path) -> None:
+    (whole,) = moment_of(losses, tmp_path, "long").losses
+    assert (whole.rows, whole.is_complete) == ("8 rows", True)
+    found = moment_of(losses, tmp_path, "long", since=whole.commit.at)
+    (loss,) = found.losses
+    assert (loss.commit, loss.deleted, loss.rows) == (whole.commit, 3, "at least 3 rows")
+    assert {finding.check for finding in found.all_are_named.findings} == {"moment.rows"}
+    assert found.all_are_named.outcome is Outcome.UNPROVEN
 
 
 def test_the_window(losses: Losses, tmp_path: Path) -> None:
