@@ -22,8 +22,9 @@ A window that was not read whole is *unproven*, never "nothing happened".
 from __future__ import annotations
 
 import heapq
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -58,6 +59,7 @@ _STAMPED_TO = timedelta(seconds=1)
 _FIRST_OF_USERS = 16384
 """PostgreSQL's own relations have smaller numbers."""
 _HALF_OF_XIDS = 1 << 31
+_OID = re.compile(r"oid\s*:?\s*(\d{1,10})", re.IGNORECASE)
 
 Rows = Counter[tuple[RelationFile, RowKind]]
 """How many rows of a file had this done to them."""
@@ -100,6 +102,23 @@ class Table:
     """The table itself and all its partitions."""
     others: tuple[NamedFile, ...] = ()
     """All other relations of the database."""
+    is_dropped: bool = False
+    """Whether no catalog has it any more; its file is then the one that its DROP let go of."""
+
+    @classmethod
+    def asked_for(cls, session: Session, text: str) -> Table:
+        """Read the table that somebody asks for: by its name, or as ``oid 16432`` where it is not there any more.
+
+        Raise `NotFound` where there is none of that name.
+        """
+        number = _OID.fullmatch(text.strip())
+        if number is None:
+            return cls.living(session, text.strip())
+        catalog, oid = cls.living(session, "pg_catalog.pg_class"), int(number[1])
+        for each in (*catalog.relations, *catalog.others):
+            if each.oid == oid:
+                return cls.living(session, each.name)
+        return cls.dropped(oid, f"the dropped table of the OID {oid}", catalog)
 
     @classmethod
     def living(cls, session: Session, name: str) -> Table:
@@ -116,8 +135,9 @@ class Table:
                 f"the table {name}",
                 where=postgres.describe(session.dsn),
                 why="there is none of that name",
-                remedy="if it was dropped, its number is needed, which no catalog has any more: find it in a restored "
-                "backup (SELECT 'training_clients'::regclass::oid)",
+                remedy="if it was dropped, its OID is needed, which this catalog has no more: pg_restore --list of a "
+                "backup of this database has it before the word TABLE (215; 1259 16432 TABLE public training_clients); "
+                "ask for 'oid 16432' then",
             )
         asked = name if "." in name else f"public.{name}"
         return cls(asked, rows[0]["database"], tuple(named), tuple(others))
@@ -130,8 +150,8 @@ class Table:
         """
         relation = (NamedFile(oid, name, None),)
         if isinstance(beside, int):
-            return cls(name, beside, relation)
-        return cls(name, beside.database, relation, (*beside.relations, *beside.others))
+            return cls(name, beside, relation, is_dropped=True)
+        return cls(name, beside.database, relation, (*beside.relations, *beside.others), is_dropped=True)
 
 
 @dataclass(frozen=True)
@@ -258,6 +278,8 @@ class Moment:
     """The time of the last one."""
     findings: tuple[Finding, ...] = ()
     """What was not read, or could not be told."""
+    untold: tuple[Finding, ...] = ()
+    """What of the table could not be told, of the WAL that was read."""
     inferred: Mapping[str, str] = field(default_factory=dict)
     """Each file that was taken for the table's by inference, to the reason: what was deleted from another is missed."""
 
@@ -312,7 +334,7 @@ class Moment:
             f"each transaction that removed rows of {self.table} is named",
             self.where,
             f"{self._number} that removed rows, of {self.commits} in the window",
-            (*self.findings, *findings),
+            (*self.findings, *self.untold, *findings),
         )
 
     @property
@@ -331,6 +353,7 @@ class Moment:
                 + until
                 + (": which one was the mistake the WAL does not say" if self.transactions > 1 else "")
             )
+        lines += [f"but {each.says}; {each.remedy}" for each in self.untold]
         if told := set(self.inferred.values()).difference(*(loss.inferred for loss in self.losses)):
             lines += [f"that nothing else was removed is inferred: {each}" for each in sorted(told)]
         lines += [loss.explain() for loss in self.losses[:_TOLD_AT_MOST]]
@@ -672,16 +695,27 @@ class _Search:
             self.first_at,
             self.last_at,
             tuple(findings),
+            tuple(self._untold(files)),
             {str(file): why for file, why in self._inferred.items()},
         )
+
+    def _untold(self, files: Mapping[RelationFile, str]) -> Iterator[Finding]:
+        if self.table.is_dropped and not files:
+            yield Finding(
+                "moment.dropped",
+                self.table.name,
+                "the WAL that was read has no transaction that dropped it: which file its rows were in is not known",
+                Outcome.UNPROVEN,
+                "ask for a longer window, and compare the OID with that of the backup's table of contents",
+            )
 
     def _trace(self, relation: NamedFile, files: dict[RelationFile, str], emptied: _Emptied) -> None:
         """Follow a relation's file back through what exchanged it, and note who let go of it."""
         file = relation.file
         exchanges = [each for each in reversed(self.exchanges) if relation.oid in each.locked]
         if file is None:
-            if not exchanges or relation.name != self.table.name:
-                return  # a partitioned table, which has no file, or one that was not dropped here
+            if not exchanges or not self.table.is_dropped:  # else a partitioned table, which has no file
+                return
             last = exchanges.pop(0)
             file, why = last.oldest(relation.oid)
             if last.created:

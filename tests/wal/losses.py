@@ -70,6 +70,12 @@ def _lose(began: Primary, one: Session, two: Session, three: Session) -> Losses:
             f"CREATE TABLE public.parted_{low} PARTITION OF public.parted FOR VALUES FROM ({low}) TO ({low + 500})"
         )
     one.execute("INSERT INTO public.parted SELECT n, md5(n::text) FROM generate_series(1, 1000) n")
+    one.execute("CREATE TABLE public.cleared (n int, x text) PARTITION BY RANGE (n)")
+    for low in (1, 501):
+        one.execute(
+            f"CREATE TABLE public.cleared_{low} PARTITION OF public.cleared FOR VALUES FROM ({low}) TO ({low + 500})"
+        )
+    one.execute("INSERT INTO public.cleared SELECT n, '' FROM generate_series(1, 1000) n")
     one.execute("CREATE TABLE public.moved (n int, x text) PARTITION BY RANGE (n)")
     for low in (1, 501):
         one.execute(
@@ -149,6 +155,10 @@ def _lose(began: Primary, one: Session, two: Session, three: Session) -> Losses:
     one.execute("INSERT INTO public.truncated VALUES (1, '')")
     one.execute("COMMIT")
     one.execute("VACUUM FULL public.truncated")
+
+    begin("cleared")
+    one.execute("TRUNCATE public.cleared")
+    one.execute("COMMIT")
 
     begin("parted")
     one.execute("DELETE FROM public.parted WHERE n BETWEEN 480 AND 520")

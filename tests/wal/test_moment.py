@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from runbook_lib.effect import Effect
+from runbook_lib.environment import Environment
 from runbook_lib.errors import NotFound, Unproven
 from runbook_lib.outcome import Outcome
 from runbook_lib.reach import postgres
+from runbook_lib.settings import Archiving, Backups, Database, Settings
 from runbook_lib.wal.moment import Manner, Moment, Table, describe, find_the_moment
 from runbook_lib.wal.segment import Segment, lsn_of
 from tests.wal.losses import MANY, Losses
-from tests.wal.place import SEGMENT_BYTES, recover
+from tests.wal.place import BUCKET, SEGMENT_BYTES, recover
 
 SINCE = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -92,8 +95,14 @@ def test_a_truncate(losses: Losses, tmp_path: Path, table: str) -> None:
     assert "whose number the WAL does not tell" in loss.explain()
 
 
+def test_a_partitioned_table_is_truncated(losses: Losses, tmp_path: Path) -> None:
+    (loss,) = moment_of(losses, tmp_path, "cleared").losses
+    assert (loss.manner, loss.commit.xid) == (Manner.TRUNCATED, losses.xids["cleared"])
+    assert set(loss.relations) == {"public.cleared_1", "public.cleared_501"}
+
+
 def test_a_dropped_table(losses: Losses, tmp_path: Path) -> None:
-    with postgres.session(losses.dsn) as session, pytest.raises(NotFound, match="number is needed"):
+    with postgres.session(losses.dsn) as session, pytest.raises(NotFound, match="its OID is needed"):
         Table.living(session, "dropped")
     dropped, deleted = moment_of(losses, tmp_path, "dropped").losses
     assert (dropped.manner, dropped.commit.xid) == (Manner.DROPPED, losses.xids["dropped"])
@@ -215,3 +224,45 @@ def test_a_recovery_to_there_has_the_rows(losses: Losses, tmp_path: Path) -> Non
     after = recover(losses.primary, settings=behind, query="SELECT count(*) FROM public.parted")
     assert after.rows == 1000 - 41
     assert lsn_of(loss.target["recovery_target_lsn"]) == loss.commit.lsn
+
+
+@pytest.fixture
+def environment(losses: Losses, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """The same place as a profile describes it, which says nothing of how large a segment is."""
+    store = losses.primary.store
+    for name, value in store.env.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings(
+        "here",
+        Database(losses.dsn, losses.primary.system_identifier),
+        Backups(bucket=BUCKET, endpoint_url=store.store.endpoint_url, region=store.store.region),
+        archiving=Archiving(wal_prefix=losses.primary.archive.prefix),
+    )
+    return Environment.of(settings).for_scenario("the moment", Effect.READS)
+
+
+def test_a_scenario_finds_it_with_what_the_profile_says(losses: Losses, environment: Environment) -> None:
+    (loss,) = environment.find_the_moment("savepoint", SINCE).losses
+    assert (loss.commit.xid, loss.rows) == (losses.xids["savepoint"], "14 rows")
+    assert losses.before["savepoint"] < lsn_of(loss.target["recovery_target_lsn"]) < losses.before["prepared"]
+    healthy = environment.find_the_moment("healthy", SINCE)
+    assert healthy.losses == ()
+    assert healthy.commits > 20
+
+
+def test_a_scenario_finds_a_dropped_table_by_its_oid(losses: Losses, environment: Environment) -> None:
+    with pytest.raises(NotFound, match=r"pg_restore --list .* 1259 16432 TABLE .*; ask for 'oid 16432'"):
+        environment.find_the_moment("dropped", SINCE)
+    dropped, deleted = environment.find_the_moment(f"oid {losses.tables['dropped']}", SINCE).losses
+    assert (dropped.manner, dropped.commit.xid) == (Manner.DROPPED, losses.xids["dropped"])
+    assert deleted.deleted == 7
+    living = environment.find_the_moment(f"OID: {losses.tables['healthy']}", SINCE)
+    assert (living.table, living.losses) == ("public.healthy", ())
+
+
+def test_an_oid_that_no_table_was_dropped_of(environment: Environment) -> None:
+    found = environment.find_the_moment("oid 4000000000", SINCE)
+    assert found.losses == ()
+    assert found.all_are_named.outcome is Outcome.UNPROVEN
+    assert "moment.dropped" in {finding.check for finding in found.all_are_named.findings}
+    assert "no transaction that dropped it" in found.explain()
