@@ -26,11 +26,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import NamedTuple
 
-from runbook_lib.errors import NotFound, Unproven
+from runbook_lib.errors import NotFound, ProfileInvalid, Unproven
 from runbook_lib.outcome import Check, Finding, Outcome
 from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import Session
@@ -59,6 +59,8 @@ _STAMPED_TO = timedelta(seconds=1)
 _FIRST_OF_USERS = 16384
 """PostgreSQL's own relations have smaller numbers."""
 _HALF_OF_XIDS = 1 << 31
+_LAST_HOUR = timedelta(hours=1)
+_UTC = re.compile(r"\s*\bUTC$", re.IGNORECASE)
 _OID = re.compile(r"oid\s*:?\s*(\d{1,10})", re.IGNORECASE)
 
 Rows = Counter[tuple[RelationFile, RowKind]]
@@ -152,6 +154,57 @@ class Table:
         if isinstance(beside, int):
             return cls(name, beside, relation, is_dropped=True)
         return cls(name, beside.database, relation, (*beside.relations, *beside.others), is_dropped=True)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What somebody says is gone: from where, and since when."""
+
+    table: str
+    """The table, as `Table.asked_for` reads it."""
+    since: datetime
+    """When the rows were there still, in UTC."""
+    until: datetime | None
+    """When they were gone, in UTC; None for as far as there is WAL."""
+
+    @classmethod
+    def told(cls, typed: str, between: tuple[str, str] | None, *, table: str, now: datetime) -> Lost:
+        """Read it as it was typed; where nothing was, a default table and the last hour are meant.
+
+        Raise `ProfileInvalid` where a time is none, has no offset, or the first is not the earlier one.
+        """
+        named = typed.strip() or table
+        if between is None:
+            return cls(named, now - _LAST_HOUR, None)
+        since, until = (_time(each) for each in between)
+        if since >= until:
+            raise _no_window(" to ".join(between), "it ends before it begins")
+        return cls(named, since, until)
+
+    def __str__(self) -> str:
+        """Return table and window for a report."""
+        until = self.until.isoformat() if self.until else "the end of the archive"
+        return f"rows of {self.table} that vanished from {self.since.isoformat()} to {until}"
+
+
+def _time(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(_UTC.sub("+00:00", text.strip()))
+    except ValueError:
+        raise _no_window(text, "it is no time") from None
+    if at.tzinfo is None:
+        raise _no_window(text, "it has no offset, so that it could be any of two dozen moments")
+    return at.astimezone(UTC)
+
+
+def _no_window(text: str, why: str) -> ProfileInvalid:
+    return ProfileInvalid(
+        "when the rows vanished",
+        where=repr(text),
+        why=why,
+        remedy="give two times with their offsets, the earlier one first: --between '2026-11-24 12:00+00' "
+        "'2026-11-24 13:00+00'",
+    )
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import pytest
 
 from runbook_lib.effect import Effect
 from runbook_lib.environment import Environment
-from runbook_lib.errors import NotFound, Unproven
+from runbook_lib.errors import NotFound, ProfileInvalid, Unproven
 from runbook_lib.outcome import Outcome
 from runbook_lib.reach import postgres
 from runbook_lib.settings import Archiving, Backups, Database, Settings
-from runbook_lib.wal.moment import Manner, Moment, Table, describe, find_the_moment
+from runbook_lib.wal.moment import Lost, Manner, Moment, Table, describe, find_the_moment
 from runbook_lib.wal.segment import Segment, lsn_of
 from tests.wal.losses import MANY, Losses
 from tests.wal.place import BUCKET, SEGMENT_BYTES, recover
@@ -152,6 +152,28 @@ def test_a_transaction_that_began_before_what_was_read(losses: Losses, tmp_path:
     assert (loss.commit, loss.deleted, loss.rows) == (whole.commit, 3, "at least 3 rows")
     assert {finding.check for finding in found.all_are_named.findings} == {"moment.rows"}
     assert found.all_are_named.outcome is Outcome.UNPROVEN
+
+
+def test_what_was_typed() -> None:
+    noon = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    assert Lost.told("", None, table="t", now=noon) == Lost("t", noon - timedelta(hours=1), None)
+    typed = ("2026-11-24 13:00+02", "2026-11-24 12:30 UTC")
+    told = Lost.told(" oid 7 ", typed, table="t", now=noon)
+    assert told == Lost("oid 7", noon - timedelta(hours=1), noon + timedelta(minutes=30))
+    assert "2026-11-24T11:00:00+00:00 to 2026-11-24T12:30:00+00:00" in str(told)
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "says"),
+    [
+        ("2026-11-24 12:00", "2026-11-24 13:00+00", "no offset"),
+        ("yesterday", "2026-11-24 13:00+00", "is no time"),
+        ("2026-11-24 13:00+00", "2026-11-24 12:00+00", "ends before it begins"),
+    ],
+)
+def test_what_cannot_be_meant(since: str, until: str, says: str) -> None:
+    with pytest.raises(ProfileInvalid, match=says):
+        Lost.told("", (since, until), table="t", now=datetime(2026, 11, 24, tzinfo=UTC))
 
 
 def test_the_window(losses: Losses, tmp_path: Path) -> None:
