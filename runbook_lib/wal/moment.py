@@ -641,7 +641,10 @@ class _Search:
     def take_in(self, told: Told) -> None:
         """Take in what a run told."""
         for (xid, kind, file), rows in told.rows.items():
-            self.open.setdefault(xid, Counter())[file, kind] += rows
+            of = self.open.get(xid)
+            if of is None:
+                of = self.open[xid] = Counter()
+            of[file, kind] = of.get((file, kind), 0) + rows
         for xid, file in told.pages:
             self.pages.setdefault(xid, set()).add(file)
         for record in told.records:
@@ -660,12 +663,13 @@ class _Search:
             self.gids[record.xid] = record.gid
 
     def _end(self, commit: Commit) -> None:
-        rows: Rows = Counter()
+        rows = self.open.pop(commit.xid, None) or Counter()
         locked: list[int] = []
         created: list[RelationFile] = []
         copied: set[RelationFile] = set()
         for xid in (commit.xid, *commit.subtransactions):
-            rows.update(self.open.pop(xid, Counter()))
+            if xid in self.open:
+                rows.update(self.open.pop(xid))
             locked += self.locks.pop(xid, [])
             created += self.created.pop(xid, [])
             copied |= self.pages.pop(xid, set())
@@ -680,7 +684,8 @@ class _Search:
         self.last_at = commit.at
         inside = self.since <= commit.at and (self.until is None or commit.at <= self.until)
         self.in_window += inside
-        self.committed.update(rows)
+        for each_kind, number in rows.items():  # many times faster than Counter.update where there are few
+            self.committed[each_kind] += number
         deleted = {file: number for (file, kind), number in rows.items() if kind is RowKind.DELETED}
         found: _Found | None = None
         if inside:
