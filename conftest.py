@@ -50,6 +50,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what to recover to: '2026-11-24 12:00:00+00', '0/3000060', 'xid 742'",
     )
     group.addoption("--timeline", type=int, metavar="N", help="the timeline to recover along; by default the newest")
+    group.addoption(
+        "--table", default="", metavar="TABLE", help="the table that rows vanished from; 'oid 16432' of a dropped one"
+    )
+    group.addoption(
+        "--between",
+        nargs=2,
+        metavar="TIME",
+        help="when they vanished: '2026-11-24 12:00+00' '2026-11-24 13:00+00'; by default within the last hour",
+    )
     group.addoption("--allow-changes-to", default="", metavar="CLUSTER", help="the cluster's name, typed in full")
     group.addoption("--reason", default="", metavar="TEXT", help="why it has to be changed, for the journal")
     group.addoption(
@@ -90,6 +99,13 @@ def environment(reached: Environment, request: pytest.FixtureRequest) -> Environ
 def moment(pytestconfig: pytest.Config) -> tuple[str, int | None]:
     """The moment to recover to, as it was typed, and the timeline; empty and None where none was."""
     return pytestconfig.option.to, pytestconfig.option.timeline
+
+
+@pytest.fixture
+def vanished(pytestconfig: pytest.Config) -> tuple[str, tuple[str, str] | None]:
+    """The table that rows vanished from, and between which times, as they were typed; empty and None by default."""
+    between = pytestconfig.option.between
+    return pytestconfig.option.table, (between[0], between[1]) if between else None
 
 
 def _wanted(config: pytest.Config) -> Wanted:

@@ -210,19 +210,23 @@ class Environment:
     def find_the_moment(self, table: str, since: datetime, until: datetime | None = None) -> Moment:
         """Name the transactions that removed rows of a table, from the archived WAL.
 
+        :param table: its name, without a schema public is meant; or ``oid 16432`` of one that was dropped
         :param since: the beginning of the window; it may lie before the oldest base backup, and so before any moment
             that can be recovered
         :param until: its end; by default the end of the archive
 
-        Raise `Unproven`, or an error below it, where there is a hole in the window.
+        Raise `Unproven`, or an error below it, where there is a hole in the window; `NotFound`, which says how its OID
+        is found, where there is no table of that name.
         """
         bases = self.base_backups.listing().backups
         with self.database() as session:
-            named, major = Table.living(session, table), session.server().major
+            named, major = Table.asked_for(session, table), session.server().major
+            segment_bytes = session.value("SELECT pg_catalog.pg_size_bytes(current_setting('wal_segment_size'))")
         parent = self.settings.restore.folder
         with Workspace.open(parent=Path(parent) if parent else None) as workspace:
             tools = binaries.find(major, directory=self.tools_directory)
-            reader = WalReader(self.wal_archive, tools, workspace.folder("segments"))
+            archive = self.wal_archive.of_segments(segment_bytes)
+            reader = WalReader(archive, tools, workspace.folder("segments"))
             recoverable_lsn = min((each.start_lsn for each in bases), default=None)
             return find_the_moment(reader, named, since, until, recoverable_lsn=recoverable_lsn)
 

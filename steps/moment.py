@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from pytest_bdd import given, parsers, then, when
 
 from runbook_lib.environment import Environment
@@ -12,14 +10,18 @@ from runbook_lib.wal import moment
 from steps.proof import prove
 
 
-@given(parsers.parse("rows that vanished from {table}"), target_fixture="vanished_from")
-def rows_that_vanished(table: str) -> str:
-    return table
+@given(parsers.parse("rows that vanished, by default from {table} within the last hour"), target_fixture="lost")
+def rows_that_vanished(
+    table: str, vanished: tuple[str, tuple[str, str] | None], environment: Environment, evidence: Evidence
+) -> moment.Lost:
+    lost = moment.Lost.told(*vanished, table=table, now=environment.now)
+    evidence.text("what is looked for", str(lost))
+    return lost
 
 
-@when("the archived WAL of the last hour is read", target_fixture="found_moment")
-def the_wal_is_read(vanished_from: str, environment: Environment, evidence: Evidence) -> moment.Moment:
-    found = environment.find_the_moment(vanished_from, environment.now - timedelta(hours=1))
+@when("the archived WAL of that time is read", target_fixture="found_moment")
+def the_wal_is_read(lost: moment.Lost, environment: Environment, evidence: Evidence) -> moment.Moment:
+    found = environment.find_the_moment(lost.table, lost.since, lost.until)
     evidence.text("what the WAL says", found.explain())
     return found
 

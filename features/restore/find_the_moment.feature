@@ -9,7 +9,7 @@ Feature: Finding the moment
 
   @quarterly @reads
   Scenario: Whoever removed rows of a table is named
-    Given rows that vanished from training_clients
-    When the archived WAL of the last hour is read
+    Given rows that vanished, by default from training_clients within the last hour
+    When the archived WAL of that time is read
     Then it was read without a hole
     And each transaction that removed rows is named, with what a recovery to just before it gives up

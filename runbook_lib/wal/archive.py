@@ -160,6 +160,16 @@ class WalArchive:
         """The address of the archive, for a report."""
         return f"s3://{self.bucket.name}/{self.prefix}"
 
+    def of_segments(self, segment_bytes: int) -> WalArchive:
+        """Return this archive for a cluster whose segments are of a size."""
+        return WalArchive(
+            self.bucket,
+            self.prefix,
+            system_identifier=self.system_identifier,
+            segment_bytes=segment_bytes,
+            accept_without_digest=self._accept_without_digest,
+        )
+
     def key(self, name: str) -> str:
         """Return the key of a file."""
         return self.prefix + name

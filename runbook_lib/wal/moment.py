@@ -11,6 +11,8 @@ What makes it more than a search for DELETE:
   afterwards the table's rows are in a file of another number, so that the WAL of an hour ago speaks of a file that no
   catalog knows any more. The way back is in the WAL: who locked the table against everybody, which files it made, and
   which ones its commit dropped.
+- Which of the files that a commit dropped was the table's, the WAL does not say outright where there are several: that
+  is inferred from the order of their numbers, and an answer that rests on it says so.
 - Where several transactions removed rows all are named, the largest first. Which one was the mistake is for people.
 
 What cannot be told is said: how many rows a file held that was truncated, and what lies behind a hole in the archive.
@@ -20,13 +22,15 @@ A window that was not read whole is *unproven*, never "nothing happened".
 from __future__ import annotations
 
 import heapq
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
+from typing import NamedTuple
 
-from runbook_lib.errors import NotFound, Unproven
+from runbook_lib.errors import NotFound, ProfileInvalid, Unproven
 from runbook_lib.outcome import Check, Finding, Outcome
 from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import Session
@@ -50,9 +54,14 @@ _KEPT_A_FILE = 20
 _TOLD_AT_MOST = 10
 _LEAD_SEGMENTS = 64
 """How far back a place is looked for that says which transactions were running when the window began."""
+_STAMPED_TO = timedelta(seconds=1)
+"""S3 says to the second when a segment was archived, and leaves off the rest."""
 _FIRST_OF_USERS = 16384
 """PostgreSQL's own relations have smaller numbers."""
 _HALF_OF_XIDS = 1 << 31
+_LAST_HOUR = timedelta(hours=1)
+_UTC = re.compile(r"\s*\bUTC$", re.IGNORECASE)
+_OID = re.compile(r"oid\s*:?\s*(\d{1,10})", re.IGNORECASE)
 
 Rows = Counter[tuple[RelationFile, RowKind]]
 """How many rows of a file had this done to them."""
@@ -95,6 +104,23 @@ class Table:
     """The table itself and all its partitions."""
     others: tuple[NamedFile, ...] = ()
     """All other relations of the database."""
+    is_dropped: bool = False
+    """Whether no catalog has it any more; its file is then the one that its DROP let go of."""
+
+    @classmethod
+    def asked_for(cls, session: Session, text: str) -> Table:
+        """Read the table that somebody asks for: by its name, or as ``oid 16432`` where it is not there any more.
+
+        Raise `NotFound` where there is none of that name.
+        """
+        number = _OID.fullmatch(text.strip())
+        if number is None:
+            return cls.living(session, text.strip())
+        catalog, oid = cls.living(session, "pg_catalog.pg_class"), int(number[1])
+        for each in (*catalog.relations, *catalog.others):
+            if each.oid == oid:
+                return cls.living(session, each.name)
+        return cls.dropped(oid, f"the dropped table of the OID {oid}", catalog)
 
     @classmethod
     def living(cls, session: Session, name: str) -> Table:
@@ -111,8 +137,9 @@ class Table:
                 f"the table {name}",
                 where=postgres.describe(session.dsn),
                 why="there is none of that name",
-                remedy="if it was dropped, its number is needed, which no catalog has any more: find it in a restored "
-                "backup (SELECT 'training_clients'::regclass::oid)",
+                remedy="if it was dropped, its OID is needed, which this catalog has no more: pg_restore --list of a "
+                "backup of this database has it before the word TABLE (215; 1259 16432 TABLE public training_clients); "
+                "ask for 'oid 16432' then",
             )
         asked = name if "." in name else f"public.{name}"
         return cls(asked, rows[0]["database"], tuple(named), tuple(others))
@@ -125,8 +152,59 @@ class Table:
         """
         relation = (NamedFile(oid, name, None),)
         if isinstance(beside, int):
-            return cls(name, beside, relation)
-        return cls(name, beside.database, relation, (*beside.relations, *beside.others))
+            return cls(name, beside, relation, is_dropped=True)
+        return cls(name, beside.database, relation, (*beside.relations, *beside.others), is_dropped=True)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What somebody says is gone: from where, and since when."""
+
+    table: str
+    """The table, as `Table.asked_for` reads it."""
+    since: datetime
+    """When the rows were there still, in UTC."""
+    until: datetime | None
+    """When they were gone, in UTC; None for as far as there is WAL."""
+
+    @classmethod
+    def told(cls, typed: str, between: tuple[str, str] | None, *, table: str, now: datetime) -> Lost:
+        """Read it as it was typed; where nothing was, a default table and the last hour are meant.
+
+        Raise `ProfileInvalid` where a time is none, has no offset, or the first is not the earlier one.
+        """
+        named = typed.strip() or table
+        if between is None:
+            return cls(named, now - _LAST_HOUR, None)
+        since, until = (_time(each) for each in between)
+        if since >= until:
+            raise _no_window(" to ".join(between), "it ends before it begins")
+        return cls(named, since, until)
+
+    def __str__(self) -> str:
+        """Return table and window for a report."""
+        until = self.until.isoformat() if self.until else "the end of the archive"
+        return f"rows of {self.table} that vanished from {self.since.isoformat()} to {until}"
+
+
+def _time(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(_UTC.sub("+00:00", text.strip()))
+    except ValueError:
+        raise _no_window(text, "it is no time") from None
+    if at.tzinfo is None:
+        raise _no_window(text, "it has no offset, so that it could be any of two dozen moments")
+    return at.astimezone(UTC)
+
+
+def _no_window(text: str, why: str) -> ProfileInvalid:
+    return ProfileInvalid(
+        "when the rows vanished",
+        where=repr(text),
+        why=why,
+        remedy="give two times with their offsets, the earlier one first: --between '2026-11-24 12:00+00' "
+        "'2026-11-24 13:00+00'",
+    )
 
 
 @dataclass(frozen=True)
@@ -181,6 +259,8 @@ class Loss:
     """What was committed after it."""
     gid: str = ""
     """The name that it was prepared under, of a prepared transaction."""
+    inferred: tuple[str, ...] = ()
+    """What it rests on that the WAL does not say outright: which file was the table's. Empty where that is certain."""
 
     @property
     def rows(self) -> str:
@@ -206,6 +286,7 @@ class Loss:
             f"  committed {self.commit.at.isoformat()}, its commit record from {lsn_text(self.commit.lsn)} to "
             f"{lsn_text(self.commit.end_lsn)} on timeline {self.commit.timeline}",
         ]
+        lines += [f"  that is inferred: {each}" for each in self.inferred]
         if self.updated or self.inserted:
             lines.append(f"  it also updated {self.updated} and inserted {self.inserted} rows of it")
         lines.append(f"  to recover to just before it: {settings}")
@@ -233,7 +314,9 @@ class Moment:
     losses: tuple[Loss, ...]
     """The transactions that removed rows in the window, the largest first: a whole file before any number of rows."""
     transactions: int
-    """How many removed rows in the window; where they are many, only the largest are in `losses`."""
+    """How many removed rows in the window, or at least; where they are many, only the largest are in `losses`."""
+    are_all_kept: bool
+    """Whether all of them are in `losses`."""
     commits: int
     """How many transactions committed in the window at all."""
     where: str
@@ -248,6 +331,10 @@ class Moment:
     """The time of the last one."""
     findings: tuple[Finding, ...] = ()
     """What was not read, or could not be told."""
+    untold: tuple[Finding, ...] = ()
+    """What of the table could not be told, of the WAL that was read."""
+    inferred: Mapping[str, str] = field(default_factory=dict)
+    """Each file that was taken for the table's by inference, to the reason: what was deleted from another is missed."""
 
     @property
     def read_whole(self) -> Check:
@@ -275,12 +362,37 @@ class Moment:
             for each in self.losses
             if not each.is_complete
         ]
+        if not self.are_all_kept:
+            findings.append(
+                Finding(
+                    "moment.many",
+                    self.table,
+                    f"at least {self.transactions} transactions removed rows of it; the {len(self.losses)} largest are "
+                    "named, and no other",
+                    Outcome.UNPROVEN,
+                    "ask for a shorter window",
+                )
+            )
+        findings += [
+            Finding(
+                "moment.inferred",
+                f"the file {file}",
+                f"that it was the table's is inferred: {why}",
+                Outcome.UNPROVEN,
+                f"recover to before that transaction and compare: SELECT pg_relation_filenode('{self.table}')",
+            )
+            for file, why in self.inferred.items()
+        ]
         return Check(
             f"each transaction that removed rows of {self.table} is named",
             self.where,
-            f"{self.transactions} transactions that removed rows, of {self.commits} in the window",
-            (*self.findings, *findings),
+            f"{self._number} that removed rows, of {self.commits} in the window",
+            (*self.findings, *self.untold, *findings),
         )
+
+    @property
+    def _number(self) -> str:
+        return f"{'' if self.are_all_kept else 'at least '}{self.transactions} transactions"
 
     def explain(self) -> str:
         """Return all of it as a text for a report."""
@@ -290,10 +402,13 @@ class Moment:
             lines.append(f"no transaction removed rows of {self.table} from {self.since.isoformat()} to {until}")
         else:
             lines.append(
-                f"{self.transactions} transactions removed rows of {self.table} from {self.since.isoformat()} to "
+                f"{self._number} removed rows of {self.table} from {self.since.isoformat()} to "
                 + until
                 + (": which one was the mistake the WAL does not say" if self.transactions > 1 else "")
             )
+        lines += [f"but {each.says}; {each.remedy}" for each in self.untold]
+        if told := set(self.inferred.values()).difference(*(loss.inferred for loss in self.losses)):
+            lines += [f"that nothing else was removed is inferred: {each}" for each in sorted(told)]
         lines += [loss.explain() for loss in self.losses[:_TOLD_AT_MOST]]
         if self.transactions > min(len(self.losses), _TOLD_AT_MOST):
             lines.append(f"... and {self.transactions - min(len(self.losses), _TOLD_AT_MOST)} smaller ones")
@@ -324,9 +439,9 @@ def find_the_moment(
     numbers = sorted(path.segments)
     if not numbers:
         raise NotFound("archived WAL", where=reader.archive.where, why="there is none", remedy="archive WAL")
-    window = [number for number in numbers if path.archived_at[number] >= since]
+    window = [number for number in numbers if path.archived_at[number] > since - _STAMPED_TO]
     begins = window[0] if window else numbers[-1]
-    start_lsn, running = _lead_in(reader, path, begins * size)
+    start_lsn, running = _lead_in(reader, path, begins * size, since)
     findings: list[Finding] = []
     end_lsn = path.end_lsn
     if missing := path.missing(start_lsn, path.end_lsn, size):
@@ -390,11 +505,12 @@ def _hole(reader: WalReader, path: WalPath, missing: list[int]) -> Finding:
     )
 
 
-def _lead_in(reader: WalReader, path: WalPath, start_lsn: int) -> tuple[int, int | None]:
+def _lead_in(reader: WalReader, path: WalPath, start_lsn: int, since: datetime) -> tuple[int, int | None]:
     """Go back to a place that says which transactions were running: what began behind it is counted whole.
 
     Return the position to read from, and the first transaction that began behind it; None where no such place was
-    found, and any transaction may have begun before.
+    found, and any transaction may have begun before. The clock of S3 need not be the server's: where even the first
+    commit there is of the window, the window began before.
     """
     size = reader.archive.segment_bytes
     back, begins = 1, start_lsn
@@ -402,15 +518,18 @@ def _lead_in(reader: WalReader, path: WalPath, start_lsn: int) -> tuple[int, int
         upto, begins = begins, max(0, start_lsn - back * size)
         if begins // size not in path.segments:
             break
-        for told in reader.read(path, begins, upto, ("Standby",)):
-            for record in told.records:
-                if isinstance(record, Running):
-                    return begins, record.next_xid
+        records = [
+            record for told in reader.read(path, begins, upto, ("Standby", "Transaction")) for record in told.records
+        ]
+        first = next((each.at for each in records if isinstance(each, Commit)), None)
+        running = next((each.next_xid for each in records if isinstance(each, Running)), None)
+        if running is not None and (first is None or first <= since):
+            return begins, running
         back *= 2
-    first = start_lsn
-    while first // size - 1 in path.segments and first > start_lsn - _LEAD_SEGMENTS * size:
-        first -= size
-    return first, None
+    earliest = start_lsn
+    while earliest // size - 1 in path.segments and earliest > start_lsn - _LEAD_SEGMENTS * size:
+        earliest -= size
+    return earliest, None
 
 
 @dataclass
@@ -426,6 +545,20 @@ class _Found:
     first_after: datetime | None = None
 
 
+class _Replaced(NamedTuple):
+    """The file that a relation had before."""
+
+    file: RelationFile
+    why: str
+    """Why it is no more than inferred that it was this one; empty where it is certain."""
+    is_empty: bool
+    """Whether the new one began empty; else the rows were copied."""
+
+
+_Emptied = dict[int, tuple[Manner, "_Exchange", dict[RelationFile, str]]]
+"""The position of a commit to how it let go of which files, and of whose."""
+
+
 @dataclass
 class _Exchange:
     """A transaction that locked relations against everybody, and dropped files."""
@@ -436,21 +569,41 @@ class _Exchange:
     copied: frozenset[RelationFile]
     in_window: bool
 
-    def replaced(self, oid: int, file: RelationFile) -> tuple[RelationFile | None, bool]:
-        """Return the file that a relation had before, and whether that was emptied, not copied; None where it had it.
+    def replaced(self, oid: int, file: RelationFile) -> _Replaced | None:
+        """Return the file that a relation had before; None where it had the same.
 
         A relation that is rewritten is made anew under a number of its own, which becomes its file's; it is locked
         under that number, too. TRUNCATE makes files alone, and drops the old ones in the opposite order.
         """
         dropped = self.found.commit.dropped
         if oid not in self.locked or file not in self.created or not dropped:
-            return None, False
+            return None
         place = self.created.index(file)
         rewritten = file.node in self.locked
         if not rewritten and len(dropped) == len(self.created):
-            return dropped[len(dropped) - 1 - place], file not in self.copied
-        # Of the old files the table's is the oldest: its TOAST table and its indexes are made after it.
-        return min(dropped, key=lambda each: each.node), False
+            before = dropped[len(dropped) - 1 - place]
+            why = f"transaction {self.found.commit.xid} let go of {len(dropped)} files, the table's taken for {before} "
+            why += "by its place among them: TRUNCATE drops in the opposite order to that in which it makes"
+            return _Replaced(before, "" if self._is_certain(oid, before) else why, file not in self.copied)
+        return _Replaced(*self.oldest(oid), is_empty=False)
+
+    def oldest(self, oid: int) -> tuple[RelationFile, str]:
+        """Return the oldest of the files that were dropped, and why it is no more than inferred to be the relation's.
+
+        Of the old files the table's is the oldest: its TOAST table and its indexes are made after it.
+        """
+        dropped = self.found.commit.dropped
+        oldest = min(dropped, key=lambda each: each.node)
+        if self._is_certain(oid, oldest):
+            return oldest, ""
+        return oldest, (
+            f"transaction {self.found.commit.xid} let go of {len(dropped)} files, the table's taken for {oldest}, the "
+            "one of the lowest number"
+        )
+
+    def _is_certain(self, oid: int, file: RelationFile) -> bool:
+        # A relation's first file has the relation's own number; and of one file there is nothing to choose.
+        return file.node == oid or len(self.found.commit.dropped) == 1
 
 
 @dataclass
@@ -480,6 +633,7 @@ class _Search:
     exchanges: list[_Exchange] = field(default_factory=list)
     waiting: list[_Found] = field(default_factory=list)
     """Those that wait to hear of the next commit."""
+    _inferred: dict[RelationFile, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._foreign = {each.file for each in self.table.others}
@@ -487,7 +641,10 @@ class _Search:
     def take_in(self, told: Told) -> None:
         """Take in what a run told."""
         for (xid, kind, file), rows in told.rows.items():
-            self.open.setdefault(xid, Counter())[file, kind] += rows
+            of = self.open.get(xid)
+            if of is None:
+                of = self.open[xid] = Counter()
+            of[file, kind] = of.get((file, kind), 0) + rows
         for xid, file in told.pages:
             self.pages.setdefault(xid, set()).add(file)
         for record in told.records:
@@ -506,12 +663,13 @@ class _Search:
             self.gids[record.xid] = record.gid
 
     def _end(self, commit: Commit) -> None:
-        rows: Rows = Counter()
+        rows = self.open.pop(commit.xid, None) or Counter()
         locked: list[int] = []
         created: list[RelationFile] = []
         copied: set[RelationFile] = set()
         for xid in (commit.xid, *commit.subtransactions):
-            rows.update(self.open.pop(xid, Counter()))
+            if xid in self.open:
+                rows.update(self.open.pop(xid))
             locked += self.locks.pop(xid, [])
             created += self.created.pop(xid, [])
             copied |= self.pages.pop(xid, set())
@@ -526,7 +684,8 @@ class _Search:
         self.last_at = commit.at
         inside = self.since <= commit.at and (self.until is None or commit.at <= self.until)
         self.in_window += inside
-        self.committed.update(rows)
+        for each_kind, number in rows.items():  # many times faster than Counter.update where there are few
+            self.committed[each_kind] += number
         deleted = {file: number for (file, kind), number in rows.items() if kind is RowKind.DELETED}
         found: _Found | None = None
         if inside:
@@ -556,7 +715,7 @@ class _Search:
         """Say which of what was gathered is the table's."""
         files: dict[RelationFile, str] = {}
         losses: list[Loss] = []
-        emptied: dict[int, tuple[Manner, _Exchange, list[str]]] = {}
+        emptied: _Emptied = {}
         for relation in self.table.relations:
             self._trace(relation, files, emptied)
         self._lost_partitions(files, emptied)
@@ -566,14 +725,14 @@ class _Search:
         for file in files:
             for _, lsn, found in self.largest.get(file, ()):
                 by_commit[lsn] = found
-        for manner, exchange, names in emptied.values():
+        for manner, exchange, gone in emptied.values():
             if exchange.in_window:
                 by_commit.pop(exchange.found.commit.lsn, None)
-                losses.append(self._loss(manner, exchange.found, files, names))
+                losses.append(self._loss(manner, exchange.found, files, gone))
         wholly = len(losses)
         losses.sort(key=lambda each: each.commit.lsn)
         losses += sorted(
-            (self._loss(Manner.DELETED, found, files, []) for found in by_commit.values()),
+            (self._loss(Manner.DELETED, found, files, {}) for found in by_commit.values()),
             key=lambda each: (-each.deleted, each.commit.lsn),
         )
         # A transaction that deleted from two partitions is one; where each file has few they are all kept, and counted.
@@ -586,6 +745,7 @@ class _Search:
             self.until,
             tuple(losses),
             transactions,
+            kept_all,
             self.in_window,
             where,
             start_lsn,
@@ -593,36 +753,51 @@ class _Search:
             self.first_at,
             self.last_at,
             tuple(findings),
+            tuple(self._untold(files)),
+            {str(file): why for file, why in self._inferred.items()},
         )
 
-    def _trace(
-        self,
-        relation: NamedFile,
-        files: dict[RelationFile, str],
-        emptied: dict[int, tuple[Manner, _Exchange, list[str]]],
-    ) -> None:
+    def _untold(self, files: Mapping[RelationFile, str]) -> Iterator[Finding]:
+        if self.table.is_dropped and not files:
+            yield Finding(
+                "moment.dropped",
+                self.table.name,
+                "the WAL that was read has no transaction that dropped it: which file its rows were in is not known",
+                Outcome.UNPROVEN,
+                "ask for a longer window, and compare the OID with that of the backup's table of contents",
+            )
+
+    def _trace(self, relation: NamedFile, files: dict[RelationFile, str], emptied: _Emptied) -> None:
         """Follow a relation's file back through what exchanged it, and note who let go of it."""
         file = relation.file
         exchanges = [each for each in reversed(self.exchanges) if relation.oid in each.locked]
         if file is None:
-            if not exchanges or relation.name != self.table.name:
-                return  # a partitioned table, which has no file, or one that was not dropped here
+            if not exchanges or not self.table.is_dropped:  # else a partitioned table, which has no file
+                return
             last = exchanges.pop(0)
-            file = min(last.found.commit.dropped, key=lambda each: each.node)
-            emptied.setdefault(last.found.commit.lsn, (Manner.DROPPED, last, []))[2].append(relation.name)
+            file, why = last.oldest(relation.oid)
+            if last.created:
+                why = (
+                    f"transaction {last.found.commit.xid} made files as well, and may have rewritten the table instead"
+                )
+            self._infer(file, why, last)
+            emptied.setdefault(last.found.commit.lsn, (Manner.DROPPED, last, {}))[2][file] = relation.name
         files[file] = relation.name
         for exchange in exchanges:
-            before, is_empty = exchange.replaced(relation.oid, file)
+            before = exchange.replaced(relation.oid, file)
             if before is None:
                 continue
-            if is_empty:
-                emptied.setdefault(exchange.found.commit.lsn, (Manner.TRUNCATED, exchange, []))[2].append(relation.name)
-            file = before
+            file = before.file
+            self._infer(file, before.why, exchange)
+            if before.is_empty:
+                emptied.setdefault(exchange.found.commit.lsn, (Manner.TRUNCATED, exchange, {}))[2][file] = relation.name
             files[file] = relation.name
 
-    def _lost_partitions(
-        self, files: dict[RelationFile, str], emptied: dict[int, tuple[Manner, _Exchange, list[str]]]
-    ) -> None:
+    def _infer(self, file: RelationFile, why: str, exchange: _Exchange) -> None:
+        if why and exchange.found.commit.at >= self.since:  # what it had before the window nothing was removed from
+            self._inferred[file] = why
+
+    def _lost_partitions(self, files: dict[RelationFile, str], emptied: _Emptied) -> None:
         """Note who dropped a file under a partitioned table's lock that none of its partitions has or had."""
         parents = {each.oid for each in self.table.relations if each.file is None and len(self.table.relations) > 1}
         for exchange in self.exchanges:
@@ -631,11 +806,20 @@ class _Search:
             with_rows = {file for file, _ in self.committed}
             gone = [each for each in exchange.found.commit.dropped if each not in files and each in with_rows]
             if gone:
-                names = [f"a partition of {self.table.name} whose file was {each}" for each in gone]
+                names = {each: f"a partition of {self.table.name} whose file was {each}" for each in gone}
                 emptied[exchange.found.commit.lsn] = (Manner.DROPPED, exchange, names)
-                files.update({each: names[at] for at, each in enumerate(gone)})
+                files.update(names)
+                for each in gone:
+                    why = f"transaction {exchange.found.commit.xid} held the lock on the partitioned table when it let "
+                    self._infer(each, why + f"go of {each}, which had rows", exchange)
 
-    def _loss(self, manner: Manner, found: _Found, files: Mapping[RelationFile, str], names: list[str]) -> Loss:
+    def _loss(
+        self,
+        manner: Manner,
+        found: _Found,
+        files: Mapping[RelationFile, str],
+        gone: Mapping[RelationFile, str],
+    ) -> Loss:
         def of(*kinds: RowKind) -> int:
             return sum(rows for (file, kind), rows in found.rows.items() if kind in kinds and file in files)
 
@@ -647,9 +831,10 @@ class _Search:
             updated=of(RowKind.UPDATED),
             inserted=of(RowKind.INSERTED),
             is_complete=self._is_complete(found.commit),
-            relations=tuple(dict.fromkeys(names or sorted(files[file] for file in deleted_of))),
+            relations=tuple(dict.fromkeys(gone.values() or sorted(files[file] for file in deleted_of))),
             later=self._later(found),
             gid=found.gid,
+            inferred=tuple(self._inferred[file] for file in sorted({*gone, *deleted_of} & self._inferred.keys())),
         )
 
     def _is_complete(self, commit: Commit) -> bool:

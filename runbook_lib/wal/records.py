@@ -14,6 +14,8 @@ the order a recovery goes by; their times are each backend's own clock and may g
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import re
 import tempfile
 from collections import Counter, deque
@@ -47,10 +49,11 @@ _BLOCK_BYTES = 1 << 20
 _PAGE_BYTES, _SHORT_HEADER_BYTES, _ALIGNMENT = 8192, 24, 8
 _HEAD = rb"len \(rec/tot\): +\d+/ *(\d+), tx: +(\d+), lsn: ([0-9A-F/]+), prev [0-9A-F/]+, desc: "
 # Each begins with a text, which is looked for faster than the beginning of a line is; a block begins with one.
+# Of the flags only a DELETE's are asked for: to look for them in every line costs as much as all the rest of it.
 _ROWS = re.compile(
-    rb"\nrmgr: Heap2? +len \(rec/tot\): +\d+/ *\d+, tx: +(\d+), lsn: [0-9A-F/]+, prev [0-9A-F/]+, desc: "
+    rb"\nrmgr: Heap2? +len \(rec/tot\): +\d+/ *\d+, tx: +(\d+), lsn: [^,]*, prev [^,]*, desc: "
     rb"(INSERT|DELETE|UPDATE|HOT_UPDATE|MULTI_INSERT)(?:\+INIT)? (?:ntuples: )?(\d*)"
-    rb".*?flags:? 0x(\w\w).*?rel (\d+/\d+/\d+)"
+    rb"(?:(?<=DELETE )[^#\n]*?flags:? 0x(\w\w))?[^#\n]*#0: rel (\d+/\d+/\d+)"
 )
 _PAGES = re.compile(
     rb"\nrmgr: XLOG +len \(rec/tot\): +\d+/ *\d+, tx: +(\d+), lsn: [0-9A-F/]+, prev [0-9A-F/]+, desc: "
@@ -411,6 +414,9 @@ class WalReader:
             argv += [f"--rmgr={manager}" for manager in about]
         where = f"{lsn_text(told.start_lsn)} to {lsn_text(told.end_lsn)} of timeline {path.timeline}"
         with producing(argv, sought=f"reading the WAL from {where}", env={"TZ": "UTC", "LC_ALL": "C"}) as producer:
+            # Each read gives up the interpreter and waits for its turn to have it back: there must be few of them.
+            with contextlib.suppress(OSError):  # as much as an account may have; else the pipe stays as it is
+                fcntl.fcntl(producer.output.fileno(), fcntl.F_SETPIPE_SZ, _BLOCK_BYTES)
             for block in _whole_lines(producer.output):
                 last = _LSN.findall(block[block.rfind(b"\nrmgr: ", 0, -1) + 1 :])
                 if last and lsn_of(last[-1].decode()) >= told.end_lsn:
@@ -432,7 +438,7 @@ class WalReader:
     def _take_in(self, block: bytes, path: WalPath, told: Told) -> None:
         block = b"\n" + block
         for (xid, kind, count, flags, file), times in Counter(_ROWS.findall(block)).items():
-            found = _row_kind(kind, int(flags, 16))
+            found = _row_kind(kind, flags)
             if found is not None:
                 rows = int(count) * times if kind == b"MULTI_INSERT" else times
                 told.rows[int(xid), found, _file_of(file)] += rows
@@ -488,11 +494,12 @@ def record_end(lsn: int, length: int, segment_bytes: int) -> int:
     return -(-position // _ALIGNMENT) * _ALIGNMENT
 
 
-def _row_kind(kind: bytes, flags: int) -> RowKind | None:
+@lru_cache(maxsize=1024)
+def _row_kind(kind: bytes, flags: bytes) -> RowKind | None:
     if kind == b"DELETE":
-        if flags & 0x08:
+        if int(flags, 16) & 0x08:
             return None  # takes back a row of INSERT ... ON CONFLICT that was never anybody's
-        return RowKind.MOVED if flags & 0x10 else RowKind.DELETED
+        return RowKind.MOVED if int(flags, 16) & 0x10 else RowKind.DELETED
     return RowKind.UPDATED if kind.endswith(b"UPDATE") else RowKind.INSERTED
 
 

@@ -39,11 +39,10 @@ def wal_is_continuous(
     """
     row = session.row(_SETTINGS)
     begins = [backup.started_at for backup in backups.backups if backup.started_at >= retained_since]
-    of_this_size = WalArchive(
-        archive.bucket, archive.prefix, system_identifier=archive.system_identifier, segment_bytes=row["segment_bytes"]
-    )
     return archive_is_continuous(
-        of_this_size, since=min(begins, default=retained_since), through=row["last_archived"] or None
+        archive.of_segments(row["segment_bytes"]),
+        since=min(begins, default=retained_since),
+        through=row["last_archived"] or None,
     )
 
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from runbook_lib.reach import postgres
 from runbook_lib.reach.postgres import Session
+from runbook_lib.waiting import wait_for
 from runbook_lib.wal.records import WalReader
 from runbook_lib.wal.segment import lsn_of
 from tests.wal.place import ARCHIVING, Primary, Store, await_archived, primary
 
 POINT = "after everything; a 'point'"
+LONG_BEFORE = timedelta(seconds=2.5)
+"""How long before its end the beginning of a long transaction was archived, at least: S3 tells whole seconds."""
+MANY = 22
+"""How many transactions deleted from one table: more than are kept."""
 WIDE = "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 200) i)"
 
 
@@ -46,15 +52,16 @@ def lost(store: Store) -> Iterator[Losses]:
         primary(store, steps=1, prefix="moment/", name="moment", settings=settings) as began,
         postgres.session(began.server.dsn(), read_only=False) as one,
         postgres.session(began.server.dsn(), read_only=False) as two,
+        postgres.session(began.server.dsn(), read_only=False) as three,
     ):
-        yield _lose(began, one, two)
+        yield _lose(began, one, two, three)
 
 
-def _lose(began: Primary, one: Session, two: Session) -> Losses:
+def _lose(began: Primary, one: Session, two: Session, three: Session) -> Losses:
     xids: dict[str, int] = {}
     before: dict[str, int] = {}
     plain = ("deleted", "aborted", "savepoint", "prepared", "truncated", "dropped", "rewritten", "wide", "healthy")
-    for table in (*plain, "truncated_too"):
+    for table in (*plain, "truncated_too", "unsure", "many", "long"):
         one.execute(f"CREATE TABLE public.{table} (n int PRIMARY KEY, x text)")
         one.execute(f"INSERT INTO public.{table} SELECT n, md5(n::text) FROM generate_series(1, 1000) n")
     one.execute("CREATE TABLE public.parted (n int, x text) PARTITION BY RANGE (n)")
@@ -63,6 +70,12 @@ def _lose(began: Primary, one: Session, two: Session) -> Losses:
             f"CREATE TABLE public.parted_{low} PARTITION OF public.parted FOR VALUES FROM ({low}) TO ({low + 500})"
         )
     one.execute("INSERT INTO public.parted SELECT n, md5(n::text) FROM generate_series(1, 1000) n")
+    one.execute("CREATE TABLE public.cleared (n int, x text) PARTITION BY RANGE (n)")
+    for low in (1, 501):
+        one.execute(
+            f"CREATE TABLE public.cleared_{low} PARTITION OF public.cleared FOR VALUES FROM ({low}) TO ({low + 500})"
+        )
+    one.execute("INSERT INTO public.cleared SELECT n, '' FROM generate_series(1, 1000) n")
     one.execute("CREATE TABLE public.moved (n int, x text) PARTITION BY RANGE (n)")
     for low in (1, 501):
         one.execute(
@@ -76,6 +89,14 @@ def _lose(began: Primary, one: Session, two: Session) -> Losses:
         before[table] = lsn_of(session.value("SELECT pg_current_wal_insert_lsn()::text"))
         session.execute("BEGIN")
         xids[table] = int(session.value("SELECT pg_current_xact_id()::text"))
+
+    # It began in WAL that is archived long before it commits, and there is a place after it that says who was running.
+    begin("long", three)
+    three.execute("DELETE FROM public.long WHERE n <= 5")
+    early = one.value("SELECT pg_walfile_name(pg_switch_wal())")
+    one.execute("CHECKPOINT")
+    one.execute("INSERT INTO public.healthy VALUES (5000, '')")
+    await_archived(one, one.value("SELECT pg_walfile_name(pg_switch_wal())"))
 
     # Among other writers, one of which deletes from the same table at the same time and takes it back.
     begin("deleted")
@@ -119,11 +140,25 @@ def _lose(began: Primary, one: Session, two: Session) -> Losses:
     one.execute("VACUUM FULL public.rewritten")
     one.execute("ALTER TABLE public.rewritten ALTER n TYPE bigint")
 
+    # The same, and its rows went in between: in a file that had neither its first number nor its last.
+    one.execute("VACUUM FULL public.unsure")
+    begin("unsure")
+    one.execute("DELETE FROM public.unsure WHERE n <= 8")
+    one.execute("COMMIT")
+    one.execute("VACUUM FULL public.unsure")
+
+    for number in range(1, MANY + 1):
+        two.execute("DELETE FROM public.many WHERE n = %s", number)
+
     begin("truncated")
     one.execute("TRUNCATE public.truncated_too, public.truncated")
     one.execute("INSERT INTO public.truncated VALUES (1, '')")
     one.execute("COMMIT")
     one.execute("VACUUM FULL public.truncated")
+
+    begin("cleared")
+    one.execute("TRUNCATE public.cleared")
+    one.execute("COMMIT")
 
     begin("parted")
     one.execute("DELETE FROM public.parted WHERE n BETWEEN 480 AND 520")
@@ -134,6 +169,17 @@ def _lose(began: Primary, one: Session, two: Session) -> Losses:
     begin("wide")
     one.execute("DELETE FROM public.wide WHERE n > 2000")
     one.execute("COMMIT")
+
+    archived_at = began.archive.bucket.head(began.archive.key(early))[0].modified
+    wait_for(
+        "the beginning of a long transaction to lie before a window",
+        lambda: datetime.now(UTC) - archived_at > LONG_BEFORE,
+        where=early,
+        within_seconds=10,
+    )
+    one.execute("INSERT INTO public.healthy VALUES (5001, '')")
+    three.execute("DELETE FROM public.long WHERE n BETWEEN 6 AND 8")
+    three.execute("COMMIT")
 
     one.execute("INSERT INTO public.healthy VALUES (4000, '') ON CONFLICT DO NOTHING")
     one.execute("DELETE FROM public.dropped WHERE n <= 7")
