@@ -17,14 +17,11 @@ from runbook_lib.backup.manifest import Artefact, Manifest
 from runbook_lib.errors import DamagedArtefact, NotFound
 from runbook_lib.outcome import Finding
 from runbook_lib.reach.objects import Bucket, StoredObject
+from runbook_lib.safety.mark import MARK
 
 DUMP_SUFFIX = ".dump"
 MANIFEST_SUFFIX = ".manifest"
 GLOBALS_SUFFIX = ".globals.sql"
-MARK: Mapping[str, str] = {"made-by": "tensafe-runbook"}
-"""Metadata of every object that this library writes."""
-WRITER = "written-by"
-"""Metadata beside the mark: which run wrote the object, so that only that run's work is ever taken back."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Removing what one run wrote into a bucket, and nothing else.
+"""Writing some objects that become one thing with the last of them, and removing what one run wrote, and nothing else.
 
 A run that was cut short leaves objects that look like a backup, and an upload that nobody completes. Every object bears
 in its metadata which run wrote it; what bears another name, or none, is somebody else's and is left alone.
@@ -9,9 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from runbook_lib.errors import NotFound
 from runbook_lib.reach.objects import Bucket, StoredObject
+from runbook_lib.safety.act import Before, Undoable
+from runbook_lib.safety.mark import MARK, WRITER
+from runbook_lib.safety.systems import Systems
 from runbook_lib.waiting import wait_for
 
 _GONE_WITHIN_SECONDS = 60.0
@@ -71,3 +75,45 @@ class WrittenObjects:
         except NotFound:  # somebody removed it since it was listed
             return False
         return self.metadata.items() <= told.items()
+
+
+@dataclass(frozen=True)
+class WriteObjects(Undoable):
+    """Write objects that are nothing until the last of them is there."""
+
+    what: ClassVar[str]
+    """What they become: ``backup``."""
+    last: ClassVar[str]
+    """What the suffix of the last one says it is: ``manifest``."""
+    suffixes: ClassVar[tuple[str, ...]]
+    """The suffixes of their keys: that of the one which is uploaded in parts first, that of the last one last."""
+
+    key: str
+    """What the keys of its objects begin with."""
+    token: str
+    """What every object of it bears in its metadata; nobody else can know it."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What every object of it bears: that it is of this library, and of this run."""
+        return {**MARK, WRITER: self.token}
+
+    def look(self, systems: Systems) -> Before:  # noqa: ARG002
+        """Nothing is there that would be altered: S3 itself refuses to overwrite."""
+        return {}
+
+    def describe(self, before: Before) -> str:  # noqa: ARG002
+        """Say where it is put."""
+        return f"add a {self.what}, {self.key}{self.suffixes[0]} with its {self.last}"
+
+    def describe_undoing(self, before: Before) -> str:  # noqa: ARG002
+        """Say what is removed."""
+        return f"remove what was written of {self.key}, unless it became a whole {self.what}"
+
+    def undo(self, systems: Systems, before: Before) -> str:  # noqa: ARG002
+        """Remove what was written of it, version by version, unless the last object is there."""
+        bucket = systems.must_have_bucket()
+        written = WrittenObjects(self.key, self.suffixes, self.suffixes[0], {WRITER: self.token})
+        if any(each.key == self.key + self.suffixes[-1] for each in written.found(bucket)):
+            return f"{self.key} is a whole {self.what}: it stays"
+        return written.remove(bucket, straggling_seconds=systems.straggling_seconds)

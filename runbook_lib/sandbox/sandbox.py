@@ -22,7 +22,7 @@ from typing import Protocol
 import boto3
 
 from runbook_lib.backup import dump
-from runbook_lib.backup.catalog import DUMP_SUFFIX, MANIFEST_SUFFIX, MARK, Archive
+from runbook_lib.backup.catalog import DUMP_SUFFIX, MANIFEST_SUFFIX, Archive
 from runbook_lib.backup.manifest import Artefact
 from runbook_lib.errors import ToolMissing
 from runbook_lib.phases import Phase, Stopwatch
@@ -33,6 +33,7 @@ from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.pipes import producing
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
+from runbook_lib.safety.mark import MARK
 from runbook_lib.safety.permit import Permit
 from runbook_lib.sandbox import DEFAULT_MAJOR, application, loading
 from runbook_lib.sandbox.kubernetes.tensafe import Clusters

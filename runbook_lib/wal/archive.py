@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 from runbook_lib.errors import DamagedArtefact, Denied, NoRoom, NotFound, TargetRefused, Unreachable
 from runbook_lib.reach.objects import Bucket, StoredObject
+from runbook_lib.safety.mark import MARK
 from runbook_lib.wal.segment import (
     DEFAULT_SEGMENT_BYTES,
     Fork,
@@ -44,8 +45,6 @@ NAME = "wal-name"
 """Metadata: its name, so that an object copied to another key is recognised."""
 SYSTEM_IDENTIFIER = "system-identifier"
 """Metadata: the identity of the cluster that wrote it."""
-MARK: Mapping[str, str] = {"made-by": "tensafe-runbook"}
-"""Metadata of every object that this library writes."""
 
 _BEGINNING_BYTES = 8192
 _LARGEST_SMALL_BYTES = 1 << 20

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import secrets
 import select
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,19 +28,15 @@ from runbook_lib.reach.binaries import PostgresTools
 from runbook_lib.reach.objects import Bucket, Written
 from runbook_lib.reach.pipes import Producer, producing
 from runbook_lib.reach.programs import tail
-from runbook_lib.safety.act import Before, Undoable
 from runbook_lib.safety.permit import Permit
 from runbook_lib.safety.systems import Systems
-from runbook_lib.safety.written import WrittenObjects
+from runbook_lib.safety.written import WriteObjects
 from runbook_lib.waiting import wait_for
 from runbook_lib.wal import base_tar
-from runbook_lib.wal.archive import MARK, SYSTEM_IDENTIFIER, WalArchive
+from runbook_lib.wal.archive import SYSTEM_IDENTIFIER, WalArchive
 from runbook_lib.wal.base_backup import RECORD_SUFFIX, TAR_SUFFIX, BaseBackup, BaseBackups
 from runbook_lib.wal.base_tar import Told
 from runbook_lib.wal.segment import Segment, WalName, lsn_text
-
-WRITER = "written-by"
-"""Metadata beside the mark: which run wrote the object, so that only that run's work is ever taken back."""
 
 _PIECE_BYTES = 1 << 16
 _REMEDY = (
@@ -50,40 +46,13 @@ _REMEDY = (
 
 
 @dataclass(frozen=True)
-class AddBaseBackup(Undoable):
+class AddBaseBackup(WriteObjects):
     """Write the objects of one base backup."""
 
     kind: ClassVar[str] = "add a base backup"
-
-    key: str
-    """What the keys of its objects begin with."""
-    token: str
-    """What every object of it bears in its metadata; nobody else can know it."""
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """What every object of it bears: that it is of this library, and of this run."""
-        return {**MARK, WRITER: self.token}
-
-    def look(self, systems: Systems) -> Before:  # noqa: ARG002
-        """Nothing is there that would be altered: S3 itself refuses to overwrite."""
-        return {}
-
-    def describe(self, before: Before) -> str:  # noqa: ARG002
-        """Say where it is put."""
-        return f"add a base backup, {self.key}{TAR_SUFFIX} with its record"
-
-    def describe_undoing(self, before: Before) -> str:  # noqa: ARG002
-        """Say what is removed."""
-        return f"remove what was written of {self.key}, unless it became a whole base backup"
-
-    def undo(self, systems: Systems, before: Before) -> str:  # noqa: ARG002
-        """Remove what was written of it, version by version, unless its record is there."""
-        bucket = systems.must_have_bucket()
-        written = WrittenObjects(self.key, (TAR_SUFFIX, RECORD_SUFFIX), TAR_SUFFIX, {WRITER: self.token})
-        if any(each.key == self.key + RECORD_SUFFIX for each in written.found(bucket)):
-            return f"{self.key} is a whole base backup: it stays"
-        return written.remove(bucket, straggling_seconds=systems.straggling_seconds)
+    what: ClassVar[str] = "base backup"
+    last: ClassVar[str] = "record"
+    suffixes: ClassVar[tuple[str, ...]] = (TAR_SUFFIX, RECORD_SUFFIX)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from runbook_lib.backup.addition import AddBackup
-from runbook_lib.backup.catalog import MARK, WRITER, Archive
+from runbook_lib.backup.catalog import Archive
 from runbook_lib.reach.objects import Bucket
+from runbook_lib.safety.mark import MARK, WRITER
 from runbook_lib.safety.permit import Permit
 from runbook_lib.safety.systems import Systems
 from tests.backup import real

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from runbook_lib.backup import dump, retention
-from runbook_lib.backup.catalog import MARK, Archive, Backup, Schedule
+from runbook_lib.backup.catalog import Archive, Backup, Schedule
 from runbook_lib.errors import DamagedArtefact, Denied, NotFound, Unproven
 from runbook_lib.outcome import Outcome
 from runbook_lib.reach import postgres
 from runbook_lib.reach.objects import Bucket
+from runbook_lib.safety.mark import MARK
 from runbook_lib.safety.permit import Permit
 from tests.backup.real import Databases
 

@@ -13,12 +13,13 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from runbook_lib.backup import dump
-from runbook_lib.backup.catalog import MARK, Archive, Backup
+from runbook_lib.backup.catalog import Archive, Backup
 from runbook_lib.reach import postgres
 from runbook_lib.reach.binaries import find
 from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.server import FAST, PostgresServer
 from runbook_lib.reach.workspace import Workspace
+from runbook_lib.safety.mark import MARK
 from runbook_lib.safety.permit import Permit
 from runbook_lib.sandbox.object_store import ObjectStore
 from tests.backup import real

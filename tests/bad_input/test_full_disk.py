@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,28 +12,14 @@ from runbook_lib.backup.catalog import Archive
 from runbook_lib.reach import postgres
 from tests.bad_input.conftest import DRILL, PERMIT, User, World, lay
 from tests.bad_input.test_profiles import must_say
+from tests.small_disk import small_disk
 
 
 @pytest.fixture
 def disk(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A disk of as many MiB as the parameter says."""
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root can mount a small disk")
-    folder = Path(tempfile.mkdtemp(prefix="disk", dir="/tmp"))
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={request.param}m,mode=0755", "tmpfs", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        folder.rmdir()
-        pytest.skip(f"this machine lets nobody mount a small disk: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-        folder.rmdir()
+    with small_disk(f"{request.param}m") as mounted:
+        yield mounted
 
 
 @pytest.fixture(scope="session")

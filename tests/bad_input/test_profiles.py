@@ -11,7 +11,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from runbook_lib.backup import dump
-from runbook_lib.backup.catalog import MARK, Archive
+from runbook_lib.backup.catalog import Archive
+from runbook_lib.safety.mark import MARK
 from tests.bad_input.conftest import DRILL, PERMIT, READ, TAKE, User, World, lay
 from tests.bad_input.running import Ran
 

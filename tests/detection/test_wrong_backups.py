@@ -12,7 +12,6 @@ from runbook_lib.backup.catalog import (
     DUMP_SUFFIX,
     GLOBALS_SUFFIX,
     MANIFEST_SUFFIX,
-    MARK,
     Archive,
     Backup,
     Listing,
@@ -22,6 +21,7 @@ from runbook_lib.errors import DamagedArtefact, NotFound
 from runbook_lib.outcome import Check, Outcome
 from runbook_lib.phases import Progress
 from runbook_lib.reach import postgres
+from runbook_lib.safety.mark import MARK
 from tests.detection import small
 from tests.detection.place import PERMIT, Place
 

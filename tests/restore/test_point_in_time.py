@@ -9,11 +9,8 @@ import contextlib
 import hashlib
 import io
 import os
-import shutil
 import signal
-import subprocess
 import tarfile
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -47,6 +44,7 @@ from runbook_lib.wal.segment import Fork, lsn_text
 from runbook_lib.wal.timeline_path import TimelinePath
 from tests.restore import recovering
 from tests.restore.recovering import STEPS, World, last_step, plan, recovered, through_proxy
+from tests.small_disk import small_disk
 from tests.wal import place
 from tests.wal.place import MAJOR, SEGMENT_BYTES
 from tests.wal.s3_proxy import Fault, Kind
@@ -665,21 +663,8 @@ class TestMishaps:
 @pytest.fixture
 def disk(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A disk of as many MiB as the parameter says."""
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root can mount a small disk")
-    folder = Path(tempfile.mkdtemp(prefix="disk", dir="/tmp"))
-    size = f"size={request.param}m,mode=0755"
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode != 0:
-        folder.rmdir()
-        pytest.skip(f"this machine lets nobody mount a small disk: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-        folder.rmdir()
+    with small_disk(f"{request.param}m") as mounted:
+        yield mounted
 
 
 @pytest.mark.parametrize("disk", [20], indirect=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from runbook_lib.errors import DamagedArtefact, Denied, NoRoom, NotPermitted, RunbookError
 from runbook_lib.safety import journal
 from runbook_lib.safety.journal import Header, Journal, Record
+from tests.small_disk import small_disk
 
 RECOVER = "runbook recover --env here"
 HEADER = Header.here_and_now(cluster="here", profile="here.toml", system_identifier="7", reason="a test")
@@ -331,19 +331,8 @@ def fill(disk: Path) -> None:
 @pytest.fixture
 def disk() -> Iterator[Path]:
     """A disk of 64 KiB."""
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root can mount a small disk")
-    folder = Path(tempfile.mkdtemp(prefix="disk", dir="/tmp"))
-    argv = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=0755", "tmpfs", str(folder)]
-    mounted = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        folder.rmdir()
-        pytest.skip(f"this machine lets nobody mount a small disk: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-        folder.rmdir()
+    with small_disk("64k") as mounted:
+        yield mounted
 
 
 def as_nobody(code: str, folder: Path) -> list[str]:

@@ -11,10 +11,11 @@ from pathlib import Path
 from psycopg.conninfo import make_conninfo
 
 from runbook_lib.backup import dump
-from runbook_lib.backup.catalog import MARK, Archive
+from runbook_lib.backup.catalog import Archive
 from runbook_lib.reach import postgres
 from runbook_lib.reach.objects import Bucket
 from runbook_lib.reach.server import PostgresServer
+from runbook_lib.safety.mark import MARK
 from runbook_lib.safety.permit import Permit
 from runbook_lib.sandbox.object_store import ObjectStore
 from tests.bad_input.running import environment

@@ -28,6 +28,7 @@ from runbook_lib.errors import (
 from runbook_lib.phases import Progress
 from runbook_lib.reach import binaries, postgres
 from runbook_lib.reach.server import FAST, PostgresServer
+from runbook_lib.safety.mark import WRITER
 from runbook_lib.safety.permit import Permit
 from runbook_lib.safety.systems import Systems
 from runbook_lib.waiting import wait_for
@@ -136,7 +137,7 @@ class TestWhole:
 
     def test_it_stays_when_it_is_taken_back(self, store: Store, taken: BaseBackup) -> None:
         key = taken.key.removesuffix(".tar")
-        token = store.bucket().head(taken.key)[1][base_backup_taking.WRITER]
+        token = store.bucket().head(taken.key)[1][WRITER]
         said = AddBaseBackup(key, token).undo(Systems(bucket=store.bucket()), {})
         assert said == f"{key} is a whole base backup: it stays"
         assert len(store.bucket().versions("good/")) == 2
@@ -411,7 +412,7 @@ def test_what_is_others_stays_when_it_is_taken_back(store: Store, backups: BaseB
     bucket.client.create_multipart_upload(Bucket=bucket.name, Key=f"{adding.key}.tar")
     others = {f"{adding.key}.json": "another run", f"{adding.key}.tar.old": "ours", f"{adding.key}0.tar": "ours"}
     for key, owner in others.items():
-        bucket.write_once(key, b"x", metadata={base_backup_taking.WRITER: owner})
+        bucket.write_once(key, b"x", metadata={WRITER: owner})
     said = adding.undo(Systems(bucket=bucket), {})
     assert said == f"1 objects of {adding.key} and 1 unfinished uploads are removed"
     assert {each.key for each in bucket.versions(backups.prefix)} == set(others)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from runbook_lib.wal.archive import MARK, NAME, SHA256, SIZE, SYSTEM_IDENTIFIER
+from runbook_lib.safety.mark import MARK
+from runbook_lib.wal.archive import NAME, SHA256, SIZE, SYSTEM_IDENTIFIER
 from runbook_lib.wal.segment import WalName, lsn_text
 from runbook_lib.wal.service import WalService
 from tests.wal import place
