@@ -444,7 +444,7 @@ def find_the_moment(
     start_lsn, running = _lead_in(reader, path, begins * size, since)
     findings: list[Finding] = []
     end_lsn = path.end_lsn
-    if missing := path.missing(start_lsn, path.end_lsn, size):
+    if missing := path.missing(start_lsn, path.end_lsn):
         end_lsn = missing[0] * size
         _must_be_behind(reader, path, start_lsn, missing, until)
         findings.append(_hole(reader, path, missing))

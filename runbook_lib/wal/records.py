@@ -211,9 +211,10 @@ class WalPath(TimelinePath):
     archived_at: Mapping[int, datetime]
     """Number to when it was archived, which is later than any record in it."""
 
-    def missing(self, start_lsn: int, end_lsn: int, segment_bytes: int) -> list[int]:
+    def missing(self, start_lsn: int, end_lsn: int) -> list[int]:
         """Return the numbers of the segments between two positions that are not in the archive."""
-        return [n for n in range(start_lsn // segment_bytes, -(-end_lsn // segment_bytes)) if n not in self.segments]
+        size = self.segment_bytes
+        return [number for number in range(start_lsn // size, -(-end_lsn // size)) if number not in self.segments]
 
 
 @dataclass

@@ -140,7 +140,7 @@ def test_the_ancestors_copy_is_none_behind_a_fork(losses: Losses, forked: int, t
     with instead(losses.primary, following, copies[1]):
         path = reader.path()
         assert path.end_lsn > forked
-        assert path.missing(min(path.segments) * SEGMENT_BYTES, path.end_lsn, SEGMENT_BYTES) == [number]
+        assert path.missing(min(path.segments) * SEGMENT_BYTES, path.end_lsn) == [number]
         with pytest.raises(NotFound, match=f"{first}.*hole"):
             list(reader.commits())
         with instead(losses.primary, first, copies[0]):
